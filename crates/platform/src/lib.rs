@@ -1,0 +1,1 @@
+//! Mechanisms every service stands on: settings, faults, transport, identity, database, messages.

@@ -1,0 +1,1 @@
+//! Whole purchases through the public door, in every topology.

@@ -1,0 +1,1 @@
+//! Accounts, sessions, signing keys: who somebody is.

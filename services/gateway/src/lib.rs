@@ -1,0 +1,1 @@
+//! The public door: REST over every service, problems, idempotent replies.

@@ -1,0 +1,1 @@
+//! Orders, their lines, status machine and audit events; the checkout saga.

@@ -1,0 +1,1 @@
+//! Payment methods, intents, captures and refunds; the sandbox provider.
