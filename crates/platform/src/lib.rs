@@ -1,1 +1,9 @@
-//! Mechanisms every service stands on: settings, faults, transport, identity, database, messages.
+//! Mechanisms every service stands on. Each module is a noun with one job and names nothing of the business.
+//!
+//! Read in this order: [`service`] (what a service is made of), [`settings`], [`identity`] (who calls), [`fault`]
+//! (how it fails).
+
+pub mod fault;
+pub mod identity;
+pub mod service;
+pub mod settings;
