@@ -247,6 +247,34 @@ const fn default_reason(code: FaultCode) -> &'static str {
     }
 }
 
+impl From<sqlx::Error> for Fault {
+    /// What passes (a lost connection, a full pool, a lost race) is `UNAVAILABLE`; everything else is a defect.
+    fn from(error: sqlx::Error) -> Self {
+        let passes = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(answer) => answer.code().is_some_and(|code| {
+                TRANSIENT_SQLSTATES
+                    .iter()
+                    .any(|transient| code.starts_with(transient))
+            }),
+            _ => false,
+        };
+        if passes {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+/// SQLSTATE classes and codes that another try may not meet: connection, serialization, deadlock, lock and statement
+/// time-outs, resources, operator intervention (a restart), read-only after a failover.
+const TRANSIENT_SQLSTATES: [&str; 7] = ["08", "40", "53", "55P03", "57", "58", "25006"];
+
 /// An error with everything that caused it, on one line.
 struct Chain<'a>(&'a (dyn Error + 'static));
 

@@ -7,3 +7,4 @@ pub mod fault;
 pub mod identity;
 pub mod service;
 pub mod settings;
+pub mod wire;

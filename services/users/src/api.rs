@@ -1,0 +1,128 @@
+//! The door: decode, authorise, act, encode.
+
+use holdfast_kernel::{Id, id, time};
+use holdfast_platform::{
+    database,
+    identity::{Access, AccessTable, Caller},
+    service::Context,
+};
+use holdfast_proto::users::v1::{self as pb, users_service_server::UsersService};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{PersonName, Profile},
+    error::UsersError,
+    messages, store,
+};
+
+/// Who may call what.
+pub const ACCESS: AccessTable = &[
+    ("CreateProfile", Access::Peers(&["auth"])),
+    ("GetProfile", Access::UserOr(&["orders", "bookings", "notifications"])),
+    ("UpdateProfile", Access::User),
+];
+
+pub(crate) struct Api {
+    context: Context,
+}
+
+impl Api {
+    pub(crate) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl UsersService for Api {
+    /// Writes the profile of a new account; the same account again is the same profile.
+    async fn create_profile(
+        &self,
+        request: Request<pb::CreateProfileRequest>,
+    ) -> Result<Response<pb::CreateProfileResponse>, Status> {
+        let request = request.into_inner();
+        let user = parse_user(&request.user_id)?;
+        let name = PersonName::parse(&request.name)?;
+        let now = time::to_micros(self.context.clock.now());
+        let profile = Profile::new(user, request.email, name, now);
+
+        let mut tx = database::begin(&self.context.database).await?;
+        if store::insert_profile(&mut tx, &profile).await? {
+            messages::announce_updated(&mut tx, &profile, now).await?;
+        }
+        let profile = store::find_profile(&mut tx, user)
+            .await?
+            .ok_or(UsersError::UnknownUser)?;
+        database::commit(tx).await?;
+        Ok(Response::new(pb::CreateProfileResponse {
+            profile: Some(profile.into()),
+        }))
+    }
+
+    /// One's own profile, or anybody's for staff and peers; another's does not exist for a user.
+    async fn get_profile(
+        &self,
+        request: Request<pb::GetProfileRequest>,
+    ) -> Result<Response<pb::GetProfileResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let user = parse_user(&request.into_inner().user_id)?;
+        if !caller.may_see(user) {
+            return Err(UsersError::UnknownUser.into());
+        }
+        let mut db = database::acquire(&self.context.database).await?;
+        let profile = store::find_profile(&mut db, user)
+            .await?
+            .ok_or(UsersError::UnknownUser)?;
+        Ok(Response::new(pb::GetProfileResponse {
+            profile: Some(profile.into()),
+        }))
+    }
+
+    /// Renames oneself. Fails with `PROFILE_CHANGED` when the version looked at is not the one that stands.
+    async fn update_profile(
+        &self,
+        request: Request<pb::UpdateProfileRequest>,
+    ) -> Result<Response<pb::UpdateProfileResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let user = parse_user(&request.user_id)?;
+        if caller.user()? != user {
+            return Err(UsersError::UnknownUser.into());
+        }
+        let name = PersonName::parse(&request.name)?;
+        let expected = (request.expected_version != 0).then_some(request.expected_version);
+        let now = time::to_micros(self.context.clock.now());
+
+        let mut tx = database::begin(&self.context.database).await?;
+        let before = store::lock_profile(&mut tx, user)
+            .await?
+            .ok_or(UsersError::UnknownUser)?;
+        let version_before = before.version;
+        let profile = before.rename(name, expected)?;
+        if profile.version != version_before {
+            store::save_profile(&mut tx, &profile).await?;
+            messages::announce_updated(&mut tx, &profile, now).await?;
+        }
+        database::commit(tx).await?;
+        Ok(Response::new(pb::UpdateProfileResponse {
+            profile: Some(profile.into()),
+        }))
+    }
+}
+
+fn parse_user(text: &str) -> Result<Id<id::User>, UsersError> {
+    text.parse().map_err(|_| UsersError::UserIdRefused {
+        got: text.chars().take(64).collect(),
+    })
+}
+
+impl From<Profile> for pb::Profile {
+    fn from(profile: Profile) -> Self {
+        Self {
+            user_id: profile.user.to_string(),
+            email: profile.email,
+            name: profile.name.as_str().to_owned(),
+            created_at: Some(holdfast_platform::wire::timestamp(profile.created_at)),
+            version: profile.version,
+        }
+    }
+}
