@@ -1,1 +1,8 @@
 //! What tests stand on: a fake clock, a PostgreSQL of their own, scripted peers. Knows no service.
+
+mod clock;
+mod database;
+mod server;
+
+pub use clock::FakeClock;
+pub use database::TestDatabase;
