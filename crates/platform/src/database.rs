@@ -7,10 +7,14 @@
 use std::time::Duration;
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
+    Transaction,
     migrate::{MigrateError, Migrator},
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+
+use crate::fault::Fault;
 
 /// The schema of the embedded message log.
 pub const BUS: &str = "bus";
@@ -105,6 +109,21 @@ pub async fn connect(url: &str, max_connections: u32) -> Result<PgPool, Database
         .connect_with(options)
         .await
         .map_err(|source| DatabaseError::Connect { target, source })
+}
+
+/// A connection of the pool, for reads that need no transaction.
+pub async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, Fault> {
+    Ok(pool.acquire().await?)
+}
+
+/// A transaction; dropping it rolls back.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Fault> {
+    Ok(pool.begin().await?)
+}
+
+/// Makes what the transaction did true. Where it fails the outcome is unknown, and the caller asks again.
+pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<(), Fault> {
+    Ok(tx.commit().await?)
 }
 
 /// Brings the owner's schema up to date: first the message tables every service has, then the service's own.
