@@ -1,1 +1,60 @@
-//! Products and their variants.
+//! Products and their variants: what is for sale, under which name, at which price.
+//!
+//! Read in this order: `domain` (products and what they may look like), `listing` (how a product gets its first stock
+//! and is put on sale), `api` (the door), `store` (its tables), `messages`, `error`.
+
+mod api;
+mod domain;
+mod error;
+mod listing;
+mod messages;
+mod store;
+
+use holdfast_platform::{
+    identity::Gate,
+    service::{Context, Service, StartError},
+    transport::Transport,
+};
+use holdfast_proto::{
+    catalog::v1::catalog_service_server::CatalogServiceServer,
+    inventory::v1::inventory_service_client::InventoryServiceClient,
+};
+use serde::Deserialize;
+use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+pub use api::ACCESS;
+
+/// The schema of this service.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// The defaults of [`Settings`], each key with its meaning and unit.
+pub const DEFAULTS: &str = include_str!("../settings.toml");
+
+/// The section `[catalog]`; see `settings.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "settings.toml explains each key")]
+pub struct Settings {
+    pub database_url: String,
+    pub owner_database_url: String,
+    pub max_connections: u32,
+}
+
+/// Whom this service calls.
+#[derive(Clone)]
+pub struct Peers {
+    /// First stock, and what is available.
+    pub inventory: InventoryServiceClient<Transport>,
+}
+
+/// Builds the service.
+pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
+    let verifier = context.verifier.clone();
+    let server = CatalogServiceServer::new(api::Api::new(peers, context));
+    Ok(Service {
+        name: "catalog",
+        routes: Routes::new(Gate::new(server, ACCESS, verifier)),
+        tasks: Vec::new(),
+    })
+}

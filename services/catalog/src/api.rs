@@ -1,0 +1,310 @@
+//! The door: decode, authorise, act, encode.
+
+use std::collections::HashMap;
+
+use holdfast_kernel::{
+    Id, Money, RequestId, Sku, id,
+    page::{self, PageToken},
+    time,
+};
+use holdfast_platform::{
+    database,
+    fault::Fault,
+    identity::{Access, AccessTable, Caller, Role},
+    service::Context,
+    wire,
+};
+use holdfast_proto::{
+    catalog::v1::{self as pb, catalog_service_server::CatalogService},
+    inventory::v1 as ledger,
+    money::v1 as money_pb,
+    page::v1 as page_pb,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    Peers,
+    domain::{self, Draft, Product, Variant},
+    error::{CatalogError, Field},
+    listing::{self, Listing},
+    store,
+};
+
+/// Who may call what.
+pub const ACCESS: AccessTable = &[
+    ("CreateProduct", Access::Admin),
+    ("GetProduct", Access::Anyone),
+    ("ListProducts", Access::Anyone),
+    ("QuoteVariants", Access::UserOr(&["orders", "bookings"])),
+    ("PublishProducts", Access::Admin),
+];
+
+const QUOTE_MAX_SKUS: usize = 1_000;
+const PUBLISH_MAX_PRODUCTS: usize = 1_000;
+const STOCK_MAX_UNITS: i64 = 1_000_000_000;
+
+pub(crate) struct Api {
+    peers: Peers,
+    context: Context,
+}
+
+impl Api {
+    pub(crate) fn new(peers: Peers, context: Context) -> Self {
+        Self { peers, context }
+    }
+
+    /// Products with what the ledger has available of each variant now.
+    async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, Status> {
+        let keys: Vec<String> = products
+            .iter()
+            .flat_map(|product| &product.draft.variants)
+            .map(|variant| variant.sku.pool().to_string())
+            .collect();
+        let mut available = HashMap::new();
+        for keys in keys.chunks(QUOTE_MAX_SKUS) {
+            let request = ledger::GetPoolsRequest {
+                keys: keys.to_vec(),
+                at: None,
+            };
+            let answer = self
+                .peers
+                .inventory
+                .clone()
+                .get_pools(self.context.identity.request(request))
+                .await?;
+            let pools = answer.into_inner().pools;
+            available.extend(pools.into_iter().map(|pool| (pool.key, pool.available)));
+        }
+        Ok(products
+            .into_iter()
+            .map(|product| encode_product(product, &available))
+            .collect())
+    }
+
+    async fn encode_one(&self, product: Product) -> Result<pb::Product, Status> {
+        let mut encoded = self.encode(vec![product]).await?;
+        Ok(encoded.pop().expect("one product in, one product out"))
+    }
+}
+
+#[tonic::async_trait]
+impl CatalogService for Api {
+    /// Makes a product with its variants and, where given, their first stock in the ledger.
+    async fn create_product(
+        &self,
+        request: Request<pb::CreateProductRequest>,
+    ) -> Result<Response<pb::CreateProductResponse>, Status> {
+        let actor = Caller::of(&request)?.user()?.to_string();
+        let listing = parse_listing(request.into_inner(), actor)?;
+        let now = time::to_micros(self.context.clock.now());
+        let product = listing::list(listing, &self.peers, &self.context, now).await?;
+        Ok(Response::new(pb::CreateProductResponse {
+            product: Some(self.encode_one(product).await?),
+        }))
+    }
+
+    /// A product by id or slug; drafts exist for staff only.
+    async fn get_product(
+        &self,
+        request: Request<pb::GetProductRequest>,
+    ) -> Result<Response<pb::GetProductResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let name = request.into_inner().id;
+        let mut db = database::acquire(&self.context.database).await?;
+        let product = match name.parse::<Id<id::Product>>() {
+            Ok(id) => store::find_product(&mut db, id).await?,
+            Err(_) => store::find_product_by_slug(&mut db, &name).await?,
+        };
+        drop(db);
+        let product = product
+            .filter(|found| found.status == domain::Status::Published || caller.has(Role::Staff))
+            .ok_or(CatalogError::UnknownProduct)?;
+        Ok(Response::new(pb::GetProductResponse {
+            product: Some(self.encode_one(product).await?),
+        }))
+    }
+
+    /// Published products, for staff drafts too, newest first.
+    async fn list_products(
+        &self,
+        request: Request<pb::ListProductsRequest>,
+    ) -> Result<Response<pb::ListProductsResponse>, Status> {
+        let drafts = Caller::of(&request)?.has(Role::Staff);
+        let request = request.into_inner();
+        let asked = request.page.unwrap_or_default();
+        let size = page::page_size(asked.size).map_err(CatalogError::from)?;
+        let place = page::read_token(&asked.token).map_err(CatalogError::from)?;
+        let category = Some(request.category.as_str()).filter(|slug| !slug.is_empty());
+
+        let mut db = database::acquire(&self.context.database).await?;
+        let mut products =
+            store::list_products(&mut db, category, drafts, place, size + 1).await?;
+        drop(db);
+        let more = products.len() as i64 > size;
+        products.truncate(size as usize);
+        let next_token = products
+            .last()
+            .filter(|_| more)
+            .map(|last| PageToken::after(&(last.created_at.as_microsecond(), last.id.uuid())))
+            .unwrap_or_default()
+            .into_text();
+        Ok(Response::new(pb::ListProductsResponse {
+            products: self.encode(products).await?,
+            page: Some(page_pb::PageInfo { next_token }),
+        }))
+    }
+
+    /// Name and price of each sku that is for sale.
+    async fn quote_variants(
+        &self,
+        request: Request<pb::QuoteVariantsRequest>,
+    ) -> Result<Response<pb::QuoteVariantsResponse>, Status> {
+        let skus = request.into_inner().skus;
+        bounded("skus", skus.len(), QUOTE_MAX_SKUS)?;
+        let mut db = database::acquire(&self.context.database).await?;
+        let quotes = store::quote_variants(&mut db, &skus).await?;
+        let quotes = quotes
+            .into_iter()
+            .map(|quote| pb::Quote {
+                sku: quote.sku.to_string(),
+                name: quote.name,
+                price: Some(encode_money(quote.price)),
+            })
+            .collect();
+        Ok(Response::new(pb::QuoteVariantsResponse { quotes }))
+    }
+
+    /// Puts drafts on sale.
+    async fn publish_products(
+        &self,
+        request: Request<pb::PublishProductsRequest>,
+    ) -> Result<Response<pb::PublishProductsResponse>, Status> {
+        let ids = request.into_inner().product_ids;
+        bounded("product_ids", ids.len(), PUBLISH_MAX_PRODUCTS)?;
+        let now = time::to_micros(self.context.clock.now());
+        for text in ids {
+            let id = text.parse().map_err(|_| CatalogError::UnknownProduct)?;
+            listing::publish(id, &self.context, now).await?;
+        }
+        Ok(Response::new(pb::PublishProductsResponse {}))
+    }
+}
+
+fn parse_listing(
+    request: pb::CreateProductRequest,
+    actor: String,
+) -> Result<Listing, CatalogError> {
+    let id: RequestId = request
+        .request_id
+        .parse()
+        .map_err(|_| refused("request_id", "not a UUID"))?;
+    if !matches!(request.kind.as_str(), "" | "good") {
+        return Err(refused("kind", format!("{:?} is not sold yet; good is", request.kind)));
+    }
+    let currency = request
+        .currency
+        .parse()
+        .map_err(|error| refused("currency", format!("{error}")))?;
+    let mut variants = Vec::with_capacity(request.variants.len());
+    let mut stock = Vec::new();
+    for (at, variant) in request.variants.into_iter().enumerate() {
+        let sku: Sku = variant
+            .sku
+            .parse()
+            .map_err(|error| refused(format!("variants[{at}].sku"), format!("{error}")))?;
+        if let Some(units) = variant.stock {
+            if !(0..=STOCK_MAX_UNITS).contains(&units) {
+                return Err(refused(
+                    format!("variants[{at}].stock"),
+                    format!("{units} is not within 0 to {STOCK_MAX_UNITS}"),
+                ));
+            }
+            stock.push((sku.pool().to_string(), units));
+        }
+        variants.push(Variant {
+            sku,
+            name: variant.name,
+            options: variant.options.into_iter().collect(),
+            price: parse_money(&format!("variants[{at}].price"), variant.price)?,
+        });
+    }
+    let draft = Draft {
+        name: request.name,
+        description: request.description,
+        category: Some(request.category).filter(|slug| !slug.is_empty()),
+        currency,
+        images: request.images,
+        variants,
+    };
+    draft.check()?;
+    Ok(Listing {
+        request: id,
+        fingerprint: request.fingerprint.to_vec(),
+        draft,
+        stock,
+        status: domain::Status::parse(&request.status)?,
+        actor,
+    })
+}
+
+fn parse_money(field: &str, money: Option<money_pb::Money>) -> Result<Money, CatalogError> {
+    let money = money.ok_or_else(|| refused(field, "missing"))?;
+    let currency = money
+        .currency
+        .parse()
+        .map_err(|error| refused(format!("{field}.currency"), format!("{error}")))?;
+    Ok(Money::new(money.amount, currency))
+}
+
+fn bounded(field: &str, count: usize, most: usize) -> Result<(), CatalogError> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(refused(field, format!("{count} entries, wanted at most {most}")))
+}
+
+fn refused(name: impl Into<String>, text: impl Into<String>) -> CatalogError {
+    CatalogError::Refused(Field {
+        name: name.into(),
+        text: text.into(),
+    })
+}
+
+fn encode_product(product: Product, available: &HashMap<String, i64>) -> pb::Product {
+    let draft = product.draft;
+    let variants = draft
+        .variants
+        .into_iter()
+        .map(|variant| pb::Variant {
+            available: available
+                .get(variant.sku.pool().as_str())
+                .copied()
+                .unwrap_or_default(),
+            sku: variant.sku.to_string(),
+            name: variant.name,
+            options: variant.options.into_iter().collect(),
+            price: Some(encode_money(variant.price)),
+        })
+        .collect();
+    pb::Product {
+        id: product.id.to_string(),
+        slug: product.slug,
+        name: draft.name,
+        description: draft.description,
+        kind: "good".to_owned(),
+        category: draft.category.unwrap_or_default(),
+        currency: draft.currency.to_string(),
+        images: draft.images,
+        variants,
+        status: product.status.as_str().to_owned(),
+        created_at: Some(wire::timestamp(product.created_at)),
+        version: product.version,
+    }
+}
+
+fn encode_money(money: Money) -> money_pb::Money {
+    money_pb::Money {
+        amount: money.amount,
+        currency: money.currency.to_string(),
+    }
+}

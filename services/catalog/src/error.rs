@@ -1,0 +1,74 @@
+//! How this service refuses.
+
+use holdfast_kernel::{Currency, Sku, page::InvalidPage};
+use holdfast_platform::fault::{Fault, FaultCode};
+use serde_json::Value;
+use tonic::Status;
+
+/// A field of a request and what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Everything that can go wrong here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogError {
+    #[error("{}: {}", .0.name, .0.text)]
+    Refused(Field),
+    #[error("page: {0}")]
+    Page(#[from] InvalidPage),
+    #[error("sku {sku} is priced in {got}, its product in {wanted}")]
+    CurrencyMixed {
+        sku: Sku,
+        got: Currency,
+        wanted: Currency,
+    },
+    #[error("{} of the skus are taken", .0.len())]
+    SkuTaken(Vec<Sku>),
+    #[error("no such product")]
+    UnknownProduct,
+    #[error("this idempotency key made another product")]
+    KeyReused,
+    #[error("a row in the database cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Peer(#[from] Box<Fault>),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<CatalogError> for Fault {
+    fn from(error: CatalogError) -> Self {
+        let text = error.to_string();
+        match error {
+            CatalogError::Refused(field) => Fault::invalid(field.name, field.text),
+            CatalogError::Page(_) => Fault::invalid("page", text),
+            CatalogError::CurrencyMixed { sku, .. } => {
+                Fault::new(FaultCode::Invalid, "CURRENCY_MIXED", text).with("sku", sku)
+            }
+            CatalogError::SkuTaken(skus) => {
+                let fault = Fault::new(FaultCode::Conflict, "SKU_TAKEN", text);
+                skus.into_iter().fold(fault, |fault, sku| {
+                    fault.item([("sku", Value::from(sku.as_str()))])
+                })
+            }
+            CatalogError::UnknownProduct => {
+                Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", text)
+            }
+            CatalogError::KeyReused => {
+                Fault::new(FaultCode::Invalid, "IDEMPOTENCY_KEY_REUSED", text)
+            }
+            CatalogError::Unreadable(_) => Fault::internal(error),
+            CatalogError::Peer(fault) => *fault,
+            CatalogError::Database(error) => Fault::from(error),
+        }
+    }
+}
+
+impl From<CatalogError> for Status {
+    fn from(error: CatalogError) -> Self {
+        Fault::from(error).into()
+    }
+}

@@ -1,0 +1,149 @@
+//! How a product comes to be for sale: written as a draft, given its first stock in the ledger, then published.
+//!
+//! The ledger and the catalog share no transaction. The draft comes first, so that a crash leaves a product nobody
+//! sees and never stock nobody can find; the same request again goes on where the first one stopped, for every step
+//! meets itself: the draft by the product's id, the stock by the request id.
+
+use holdfast_kernel::{Id, RequestId, Timestamp, id};
+use holdfast_platform::{database, fault::Fault, service::Context};
+use holdfast_proto::inventory::v1 as ledger;
+
+use crate::{
+    Peers,
+    domain::{Draft, Product, Status},
+    error::CatalogError,
+    messages, store,
+};
+
+/// A wish to sell something.
+pub(crate) struct Listing {
+    pub(crate) request: RequestId,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) draft: Draft,
+    /// First capacity of each pool that is to be made.
+    pub(crate) stock: Vec<(String, i64)>,
+    /// What the product shall be in the end.
+    pub(crate) status: Status,
+    /// Who wishes it, for the ledger's book.
+    pub(crate) actor: String,
+}
+
+/// Carries the listing out and gives the product as it then stands.
+pub(crate) async fn list(
+    listing: Listing,
+    peers: &Peers,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Product, CatalogError> {
+    let id: Id<id::Product> = listing.request.makes();
+    write_draft(id, &listing, context, now).await?;
+    if let Err(refusal) = stock(&listing, peers, context).await {
+        if !refusal.is_transient() {
+            let mut db = context.database.acquire().await?;
+            store::delete_draft(&mut db, id).await?;
+        }
+        return Err(Box::new(refusal).into());
+    }
+    match listing.status {
+        Status::Published => publish(id, context, now).await,
+        Status::Draft => {
+            let mut db = context.database.acquire().await?;
+            store::find_product(&mut db, id)
+                .await?
+                .ok_or(CatalogError::UnknownProduct)
+        }
+    }
+}
+
+/// Puts a product on sale; one that is stays so.
+pub(crate) async fn publish(
+    id: Id<id::Product>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Product, CatalogError> {
+    let mut tx = context.database.begin().await?;
+    let before = store::lock_product(&mut tx, id)
+        .await?
+        .ok_or(CatalogError::UnknownProduct)?;
+    let was = before.version;
+    let product = before.publish();
+    if product.version != was {
+        store::save_status(&mut tx, &product).await?;
+        messages::announce_updated(&mut tx, &product, now).await?;
+    }
+    tx.commit().await?;
+    Ok(product)
+}
+
+async fn write_draft(
+    id: Id<id::Product>,
+    listing: &Listing,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let mut tx = database::begin(&context.database).await.map_err(Box::new)?;
+    if let Some(fingerprint) = store::find_fingerprint(&mut tx, id).await? {
+        return if fingerprint == listing.fingerprint {
+            Ok(())
+        } else {
+            Err(CatalogError::KeyReused)
+        };
+    }
+    let draft = &listing.draft;
+    let skus: Vec<&str> = draft.variants.iter().map(|variant| variant.sku.as_str()).collect();
+    let taken = store::find_taken_skus(&mut tx, &skus).await?;
+    if !taken.is_empty() {
+        return Err(CatalogError::SkuTaken(taken));
+    }
+    if let Some(category) = &draft.category {
+        store::ensure_category(&mut tx, category, now).await?;
+    }
+    let mut slug = draft.slug();
+    if store::lock_slug(&mut tx, &slug).await? {
+        let text = id.to_string();
+        slug = format!("{slug}-{}", &text[text.len() - SLUG_SUFFIX_CHARS..]);
+    }
+    let product = Product {
+        id,
+        slug,
+        draft: draft.clone(),
+        status: Status::Draft,
+        created_at: now,
+        version: 1,
+    };
+    store::insert_product(&mut tx, &product, &listing.fingerprint).await?;
+    messages::announce_updated(&mut tx, &product, now).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Letters of the id that tell products of the same name apart.
+const SLUG_SUFFIX_CHARS: usize = 8;
+
+async fn stock(listing: &Listing, peers: &Peers, context: &Context) -> Result<(), Fault> {
+    if listing.stock.is_empty() {
+        return Ok(());
+    }
+    let changes = listing
+        .stock
+        .iter()
+        .map(|(pool, capacity)| ledger::CapacityChange {
+            pool: pool.clone(),
+            delta: *capacity,
+            expected_capacity_version: 0,
+        })
+        .collect();
+    let request = ledger::AdjustRequest {
+        request_id: listing.request.to_string(),
+        actor: listing.actor.clone(),
+        reason: "first stock".to_owned(),
+        changes,
+    };
+    peers
+        .inventory
+        .clone()
+        .adjust(context.identity.request(request))
+        .await
+        .map(|_| ())
+        .map_err(|status| Fault::from_status(&status))
+}

@@ -1,0 +1,344 @@
+//! Every statement on categories, products and variants.
+
+use std::collections::BTreeMap;
+
+use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
+use jiff_sqlx::ToSqlx;
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    domain::{Draft, Product, Status, Variant},
+    error::CatalogError,
+};
+
+/// Where a list goes on: behind the product made then, of that id.
+pub(crate) type ListPlace = (i64, Uuid);
+
+/// A variant as a purchase needs it.
+pub(crate) struct Quote {
+    pub(crate) sku: Sku,
+    pub(crate) name: String,
+    pub(crate) price: Money,
+}
+
+/// The fingerprint of the request that made this product, if it was made.
+pub(crate) async fn find_fingerprint(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+) -> Result<Option<Vec<u8>>, CatalogError> {
+    Ok(
+        sqlx::query_scalar("SELECT fingerprint FROM product WHERE id = $1")
+            .bind(product.uuid())
+            .fetch_optional(db)
+            .await?,
+    )
+}
+
+/// Makes the category if it is new.
+pub(crate) async fn ensure_category(
+    db: &mut PgConnection,
+    slug: &str,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO category (slug, created_at) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
+    )
+    .bind(slug)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Whether the slug is taken. Nobody else takes it until the transaction ends.
+pub(crate) async fn lock_slug(db: &mut PgConnection, slug: &str) -> Result<bool, CatalogError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(slug)
+        .execute(&mut *db)
+        .await?;
+    Ok(
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM product WHERE slug = $1)")
+            .bind(slug)
+            .fetch_one(db)
+            .await?,
+    )
+}
+
+/// Those of the skus that some product has.
+pub(crate) async fn find_taken_skus(
+    db: &mut PgConnection,
+    skus: &[&str],
+) -> Result<Vec<Sku>, CatalogError> {
+    let taken: Vec<String> =
+        sqlx::query_scalar("SELECT sku FROM variant WHERE sku = ANY ($1) ORDER BY sku")
+            .bind(skus)
+            .fetch_all(db)
+            .await?;
+    taken.iter().map(|sku| read_sku(sku)).collect()
+}
+
+/// Writes a new product with its variants.
+pub(crate) async fn insert_product(
+    db: &mut PgConnection,
+    product: &Product,
+    fingerprint: &[u8],
+) -> Result<(), CatalogError> {
+    let draft = &product.draft;
+    sqlx::query(
+        "INSERT INTO product (id, fingerprint, slug, name, description, kind, category, currency, images, status,
+                              created_at, version)
+         VALUES ($1, $2, $3, $4, $5, 'good', $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(product.id.uuid())
+    .bind(fingerprint)
+    .bind(&product.slug)
+    .bind(&draft.name)
+    .bind(&draft.description)
+    .bind(&draft.category)
+    .bind(draft.currency.code())
+    .bind(&draft.images)
+    .bind(product.status.as_str())
+    .bind(product.created_at.to_sqlx())
+    .bind(product.version)
+    .execute(&mut *db)
+    .await?;
+    let column = |read: fn(&Variant) -> &str| -> Vec<&str> { draft.variants.iter().map(read).collect() };
+    let options: Vec<Json<&BTreeMap<String, String>>> =
+        draft.variants.iter().map(|variant| Json(&variant.options)).collect();
+    let prices: Vec<i64> = draft.variants.iter().map(|variant| variant.price.amount).collect();
+    sqlx::query(
+        "INSERT INTO variant (sku, product_id, position, name, options, price)
+         SELECT sku, $1, position - 1, name, options, price
+         FROM unnest($2::text[], $3::text[], $4::jsonb[], $5::bigint[])
+              WITH ORDINALITY AS given (sku, name, options, price, position)",
+    )
+    .bind(product.id.uuid())
+    .bind(column(|variant| variant.sku.as_str()))
+    .bind(column(|variant| &variant.name))
+    .bind(options)
+    .bind(prices)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes back a draft that never came to be for sale.
+pub(crate) async fn delete_draft(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+) -> Result<(), CatalogError> {
+    sqlx::query("DELETE FROM product WHERE id = $1 AND status = 'draft'")
+        .bind(product.uuid())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Writes what publishing changes.
+pub(crate) async fn save_status(
+    db: &mut PgConnection,
+    product: &Product,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE product SET status = $2, version = $3 WHERE id = $1")
+        .bind(product.id.uuid())
+        .bind(product.status.as_str())
+        .bind(product.version)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The product of this id.
+pub(crate) async fn find_product(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+) -> Result<Option<Product>, CatalogError> {
+    let row: Option<ProductRow> = sqlx::query_as(
+        "SELECT id, slug, name, description, category, currency, images, status, created_at, version
+         FROM product WHERE id = $1",
+    )
+    .bind(product.uuid())
+    .fetch_optional(&mut *db)
+    .await?;
+    Ok(with_variants(db, row.into_iter().collect()).await?.pop())
+}
+
+/// The product of this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_product(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+) -> Result<Option<Product>, CatalogError> {
+    let row: Option<ProductRow> = sqlx::query_as(
+        "SELECT id, slug, name, description, category, currency, images, status, created_at, version
+         FROM product WHERE id = $1 FOR UPDATE",
+    )
+    .bind(product.uuid())
+    .fetch_optional(&mut *db)
+    .await?;
+    Ok(with_variants(db, row.into_iter().collect()).await?.pop())
+}
+
+/// The product of this slug.
+pub(crate) async fn find_product_by_slug(
+    db: &mut PgConnection,
+    slug: &str,
+) -> Result<Option<Product>, CatalogError> {
+    let row: Option<ProductRow> = sqlx::query_as(
+        "SELECT id, slug, name, description, category, currency, images, status, created_at, version
+         FROM product WHERE slug = $1",
+    )
+    .bind(slug)
+    .fetch_optional(&mut *db)
+    .await?;
+    Ok(with_variants(db, row.into_iter().collect()).await?.pop())
+}
+
+/// Products newest first, from behind `place` on; drafts only where they are asked for.
+pub(crate) async fn list_products(
+    db: &mut PgConnection,
+    category: Option<&str>,
+    drafts: bool,
+    place: Option<ListPlace>,
+    limit: i64,
+) -> Result<Vec<Product>, CatalogError> {
+    let (at, id) = place.unzip();
+    let at = at
+        .map(Timestamp::from_microsecond)
+        .transpose()
+        .map_err(|_| CatalogError::Page(holdfast_kernel::page::InvalidPage::Token))?;
+    let rows: Vec<ProductRow> = sqlx::query_as(
+        "SELECT id, slug, name, description, category, currency, images, status, created_at, version
+         FROM product
+         WHERE (status = 'published' OR $1)
+           AND ($2::text IS NULL OR category = $2)
+           AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
+         ORDER BY created_at DESC, id DESC
+         LIMIT $5",
+    )
+    .bind(drafts)
+    .bind(category)
+    .bind(at.map(|at| at.to_sqlx()))
+    .bind(id)
+    .bind(limit)
+    .fetch_all(&mut *db)
+    .await?;
+    with_variants(db, rows).await
+}
+
+/// Name and price of those skus that are published, by sku.
+pub(crate) async fn quote_variants(
+    db: &mut PgConnection,
+    skus: &[String],
+) -> Result<Vec<Quote>, CatalogError> {
+    let rows: Vec<(String, String, String, i64, String)> = sqlx::query_as(
+        "SELECT v.sku, p.name, v.name, v.price, p.currency
+         FROM variant v JOIN product p ON p.id = v.product_id
+         WHERE v.sku = ANY ($1) AND p.status = 'published'
+         ORDER BY v.sku",
+    )
+    .bind(skus)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|(sku, product, variant, price, currency)| {
+            Ok(Quote {
+                sku: read_sku(&sku)?,
+                name: Product::line_name(&product, &variant),
+                price: Money::new(price, read_currency(&sku, &currency)?),
+            })
+        })
+        .collect()
+}
+
+async fn with_variants(
+    db: &mut PgConnection,
+    rows: Vec<ProductRow>,
+) -> Result<Vec<Product>, CatalogError> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let variants: Vec<VariantRow> = sqlx::query_as(
+        "SELECT product_id, sku, name, options, price
+         FROM variant WHERE product_id = ANY ($1) ORDER BY product_id, position",
+    )
+    .bind(&ids)
+    .fetch_all(db)
+    .await?;
+    let mut by_product: BTreeMap<Uuid, Vec<VariantRow>> = BTreeMap::new();
+    for variant in variants {
+        by_product.entry(variant.product_id).or_default().push(variant);
+    }
+    rows.into_iter()
+        .map(|row| {
+            let variants = by_product.remove(&row.id).unwrap_or_default();
+            row.read(variants)
+        })
+        .collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct ProductRow {
+    id: Uuid,
+    slug: String,
+    name: String,
+    description: String,
+    category: Option<String>,
+    currency: String,
+    images: Vec<String>,
+    status: String,
+    created_at: jiff_sqlx::Timestamp,
+    version: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct VariantRow {
+    product_id: Uuid,
+    sku: String,
+    name: String,
+    options: Json<BTreeMap<String, String>>,
+    price: i64,
+}
+
+impl ProductRow {
+    fn read(self, variants: Vec<VariantRow>) -> Result<Product, CatalogError> {
+        let id = Id::new(self.id);
+        let currency = read_currency(&self.slug, &self.currency)?;
+        let status = Status::parse(&self.status)
+            .map_err(|_| CatalogError::Unreadable(format!("product.status of {id}")))?;
+        let variants = variants
+            .into_iter()
+            .map(|row| {
+                Ok(Variant {
+                    sku: read_sku(&row.sku)?,
+                    name: row.name,
+                    options: row.options.0,
+                    price: Money::new(row.price, currency),
+                })
+            })
+            .collect::<Result<_, CatalogError>>()?;
+        Ok(Product {
+            id,
+            slug: self.slug,
+            draft: Draft {
+                name: self.name,
+                description: self.description,
+                category: self.category,
+                currency,
+                images: self.images,
+                variants,
+            },
+            status,
+            created_at: Timestamp::from(self.created_at),
+            version: self.version,
+        })
+    }
+}
+
+fn read_sku(text: &str) -> Result<Sku, CatalogError> {
+    text.parse()
+        .map_err(|refused| CatalogError::Unreadable(format!("variant.sku: {refused}")))
+}
+
+fn read_currency(row: &str, text: &str) -> Result<Currency, CatalogError> {
+    text.parse()
+        .map_err(|refused| CatalogError::Unreadable(format!("product.currency of {row}: {refused}")))
+}
