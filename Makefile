@@ -1,0 +1,36 @@
+# Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
+.PHONY: demo test lint bench replay fmt packages
+
+PROFILE ?= dev
+TARGET := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+ARGS ?=
+
+# Builds, starts, seeds a shop, buys through the public API, prints a clean audit, and goes on serving.
+demo: packages
+	cargo build --locked --profile $(PROFILE) --package holdfast
+	$(TARGET)/holdfast demo $(ARGS)
+
+# Everything CI runs.
+test: packages lint
+	cargo build --locked --workspace --all-targets
+	cargo test --locked --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+fmt:
+	cargo fmt --all
+
+# Lives a shop's invoices through the public API: make replay FILE=invoices.csv.gz
+replay: packages
+	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
+	target/release/examples/replay $(FILE)
+
+# Measures the ledger's ways side by side; writes docs/PERFORMANCE.md. Release profile.
+bench: packages
+	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
+	target/release/examples/bench $(ARGS)
+
+packages:
+	@scripts/system-packages
