@@ -1,13 +1,16 @@
 //! What this service tells others.
 
 use holdfast_kernel::Timestamp;
-use holdfast_platform::outbox::{self, Announcement};
+use holdfast_platform::{
+    message::Topic,
+    outbox::{self, Announcement},
+};
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{domain::Product, error::CatalogError};
 
-const TOPIC: &str = "products";
+const TOPIC: Topic = Topic::ordinary("holdfast.products");
 
 #[derive(Serialize)]
 struct ProductUpdated<'a> {

@@ -1,13 +1,16 @@
 //! What this service tells others. Ids only: who needs a name or an address asks for it.
 
 use holdfast_kernel::Timestamp;
-use holdfast_platform::outbox::{self, Announcement};
+use holdfast_platform::{
+    message::Topic,
+    outbox::{self, Announcement},
+};
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{domain::Profile, error::UsersError};
 
-const TOPIC: &str = "users";
+const TOPIC: Topic = Topic::ordinary("holdfast.users");
 
 #[derive(Serialize)]
 struct UserUpdated<'a> {

@@ -1,0 +1,225 @@
+//! Carries a service's news from its outbox to the bus.
+//!
+//! Rows are found because they are there, never by a cursor: a transaction that took a low id and commits late is found
+//! late, and passed over by nobody. Of one key the ids rise in the order of the commits (see [`outbox`](crate::outbox)),
+//! so sending what is there in the order of ids keeps the order of every key.
+//!
+//! The rows are deleted in a transaction that commits after the bus has them. Dying in between repeats the append under
+//! the same outbox ids, which the bus leaves out or the consumers drop. Of several relays of a service one works: it
+//! holds a lock for the length of that transaction.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgConnection, PgPool};
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::{Bus, BusError, Outgoing},
+    outbox::{self, Announcement, Wake},
+};
+
+/// How often a relay looks without having been woken, in milliseconds.
+pub const POLL_MILLIS: u64 = 50;
+/// Time from one look to the next at least, however often woken, so that news gathers under load; in milliseconds.
+const GATHER_MILLIS: u64 = 20;
+/// Most messages one transaction carries.
+pub const BATCH_MAX_MESSAGES: usize = 500;
+/// Longest wait after failures, in milliseconds; it doubles from [`POLL_MILLIS`].
+const BACKOFF_MAX_MILLIS: u64 = 5_000;
+/// How often the outbox is measured, in seconds.
+const MEASURE_SECS: u64 = 5;
+/// Rows counted at most when the outbox is measured.
+const MEASURE_MAX_ROWS: i64 = 100_000;
+
+/// A service's own step before its news goes out: turns what it wrote in a form of its own into announcements.
+///
+/// For writers whose every statement counts: they write one row a batch, and this folds many rows into the last state of
+/// each key. The relay calls it at most once in [`POLL_MILLIS`] and announces the result in the same transaction.
+#[tonic::async_trait]
+pub trait Fold: Send + Sync + 'static {
+    /// Deletes a bounded number of the service's own rows, oldest first, and says what they amount to.
+    async fn fold(&self, conn: &mut PgConnection) -> Result<Vec<Announcement>, sqlx::Error>;
+}
+
+/// The carrier of one service.
+pub struct Relay {
+    service: &'static str,
+    pool: PgPool,
+    bus: Arc<dyn Bus>,
+    fold: Option<Arc<dyn Fold>>,
+    wake: Wake,
+}
+
+/// A pass that carried nothing. Whatever it meant to carry is still in the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The outbox could not be read or emptied.
+    #[error("outbox: {0}")]
+    Outbox(#[from] sqlx::Error),
+    /// The bus did not take the messages.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+impl Relay {
+    /// The relay of `service`, whose schema `pool` reaches; `wake` is what the service's writers pull.
+    pub fn new(service: &'static str, pool: PgPool, bus: Arc<dyn Bus>, wake: Wake) -> Self {
+        Self {
+            service,
+            pool,
+            bus,
+            fold: None,
+            wake,
+        }
+    }
+
+    /// The same with a step before each pass.
+    #[must_use]
+    pub fn folding(mut self, fold: Arc<dyn Fold>) -> Self {
+        self.fold = Some(fold);
+        self
+    }
+
+    /// Carries until shutdown, and once more then, so that little is left for the next start.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let poll = Duration::from_millis(POLL_MILLIS);
+        let gather = match self.fold {
+            Some(_) => poll,
+            None => Duration::from_millis(GATHER_MILLIS),
+        };
+        let mut pause = poll;
+        let mut measured: Option<Instant> = None;
+        while !shutdown.is_cancelled() {
+            let began = Instant::now();
+            match self.drain().await {
+                Ok(()) => pause = poll,
+                Err(error) => {
+                    tracing::warn!(service = self.service, %error, "cannot carry messages to the bus");
+                    pause = (pause * 2).min(Duration::from_millis(BACKOFF_MAX_MILLIS));
+                }
+            }
+            if measured.is_none_or(|at| at.elapsed().as_secs() >= MEASURE_SECS) {
+                measured = Some(began);
+                self.measure().await;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = time::sleep_until(began + pause) => {}
+                // After a failure nobody's hurry helps.
+                () = self.woken_after(began + gather), if pause == poll => {}
+            }
+        }
+        self.drain().await.ok();
+    }
+
+    /// Carries what is there now, and what comes in meanwhile.
+    pub async fn drain(&self) -> Result<(), RelayError> {
+        if let Some(fold) = &self.fold {
+            self.announce_folded(fold.as_ref()).await?;
+        }
+        while self.pass().await? == BATCH_MAX_MESSAGES {}
+        Ok(())
+    }
+
+    /// Carries one batch and says of how many messages; none also when another relay of the service is at it.
+    pub async fn pass(&self) -> Result<usize, RelayError> {
+        let mut conn = self.pool.acquire().await?;
+        // Most looks find nothing: one round trip for those.
+        if !store::is_anything_pending(&mut conn).await? {
+            return Ok(0);
+        }
+        let mut tx = sqlx::Connection::begin(&mut *conn).await?;
+        if !store::own_outbox(&mut tx).await? {
+            return Ok(0);
+        }
+        let mut outgoing = store::take_pending(&mut tx, BATCH_MAX_MESSAGES).await?;
+        outgoing.sort_unstable_by_key(|message| message.outbox_id);
+        if !outgoing.is_empty() {
+            self.bus.append(self.service, &outgoing).await?;
+        }
+        tx.commit().await?;
+        Ok(outgoing.len())
+    }
+
+    async fn woken_after(&self, earliest: Instant) {
+        self.wake.woken().await;
+        time::sleep_until(earliest).await;
+    }
+
+    async fn announce_folded(&self, fold: &dyn Fold) -> Result<(), sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        let announcements = fold.fold(&mut tx).await?;
+        outbox::announce_all(&mut tx, announcements).await?;
+        tx.commit().await
+    }
+
+    async fn measure(&self) {
+        let measured = async {
+            let mut conn = self.pool.acquire().await?;
+            store::measure(&mut conn, MEASURE_MAX_ROWS).await
+        };
+        match measured.await {
+            Ok((rows, oldest_secs)) => {
+                metrics::gauge!("holdfast_outbox_rows", "service" => self.service).set(rows as f64);
+                metrics::gauge!("holdfast_outbox_oldest_seconds", "service" => self.service)
+                    .set(oldest_secs);
+            }
+            Err(error) => {
+                tracing::warn!(service = self.service, %error, "cannot measure the outbox")
+            }
+        }
+    }
+}
+
+mod store {
+    use super::{Outgoing, PgConnection};
+
+    pub(super) async fn is_anything_pending(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox)")
+            .fetch_one(conn)
+            .await
+    }
+
+    /// Makes this the one transaction that empties the outbox of the schema, or says that another one is.
+    ///
+    /// Its commit need not wait for the disk: a deletion that is lost is made again, and what is appended again is left out.
+    pub(super) async fn own_outbox(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let (owned, _): (bool, String) = sqlx::query_as(
+            "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox of ' || current_schema(), 0)),
+                    set_config('synchronous_commit', 'off', true)",
+        )
+        .fetch_one(conn)
+        .await?;
+        Ok(owned)
+    }
+
+    /// Takes the oldest rows out, in no order.
+    pub(super) async fn take_pending(
+        conn: &mut PgConnection,
+        limit: usize,
+    ) -> Result<Vec<Outgoing>, sqlx::Error> {
+        sqlx::query_as(
+            "DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $1))
+             RETURNING id AS outbox_id, message_id, topic, key, envelope",
+        )
+        .bind(limit as i64)
+        .fetch_all(conn)
+        .await
+    }
+
+    /// How many rows wait, counted up to `max_rows`, and for how many seconds the oldest has.
+    pub(super) async fn measure(
+        conn: &mut PgConnection,
+        max_rows: i64,
+    ) -> Result<(i64, f64), sqlx::Error> {
+        sqlx::query_as(
+            "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted),
+                    coalesce((SELECT extract(epoch FROM clock_timestamp() - inserted_at)::float8
+                              FROM outbox ORDER BY id LIMIT 1), 0)",
+        )
+        .bind(max_rows)
+        .fetch_one(conn)
+        .await
+    }
+}
