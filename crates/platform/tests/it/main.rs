@@ -1,0 +1,3 @@
+//! What the platform promises, seen from outside.
+
+mod transport;
