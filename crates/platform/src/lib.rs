@@ -3,11 +3,17 @@
 //! Read in this order: [`service`] (what a service is made of), [`settings`], [`identity`] (who calls), [`fault`]
 //! (how it fails), [`transport`] (how it is called and calls), [`database`] (where it keeps what it knows).
 
+pub mod clock;
 pub mod database;
+pub mod failpoint;
 pub mod fault;
 pub mod identity;
+pub mod internal;
+pub mod listener;
 pub mod postmaster;
 pub mod service;
 pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
 pub mod transport;
 pub mod wire;
