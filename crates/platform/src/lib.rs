@@ -1,16 +1,23 @@
 //! Mechanisms every service stands on. Each module is a noun with one job and names nothing of the business.
 //!
-//! Read in this order: [`service`] (what a service is made of), [`settings`], [`identity`] (who calls), [`fault`]
-//! (how it fails), [`transport`] (how it is called and calls), [`database`] (where it keeps what it knows). Then, for
-//! what services tell each other, [`message`], [`outbox`], [`relay`], [`bus`], [`embedded_log`], [`wakeup`],
-//! [`consumer`], [`parking`].
+//! Read in this order:
+//! what a service is made of and how it is reached: [`service`], [`settings`], [`identity`] (who calls), [`fault`] (how
+//! it fails), [`transport`] (how it is called and calls), [`wire`], [`database`] (where it keeps what it knows);
+//! what services tell each other: [`message`], [`outbox`], [`relay`], [`bus`], [`embedded_log`], [`wakeup`],
+//! [`consumer`], [`parking`];
+//! what a process is made of: [`clock`], [`failpoint`], [`telemetry`], [`listener`], [`internal`], [`shutdown`],
+//! [`cluster`] (its own PostgreSQL), [`postmaster`] (PostgreSQL's programs).
 
 pub mod bus;
+pub mod clock;
 pub mod consumer;
 pub mod database;
 pub mod embedded_log;
+pub mod failpoint;
 pub mod fault;
 pub mod identity;
+pub mod internal;
+pub mod listener;
 pub mod message;
 pub mod outbox;
 pub mod parking;
@@ -18,6 +25,8 @@ pub mod postmaster;
 pub mod relay;
 pub mod service;
 pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
 pub mod transport;
 pub mod wakeup;
 pub mod wire;

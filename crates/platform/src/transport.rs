@@ -12,6 +12,7 @@
 //! | the callee has [`DOOR_MAX_CALLS`] calls in hand | `Unavailable`, at once |
 //! | a message above [`MESSAGE_MAX_BYTES`] | `OutOfRange` |
 //! | the callee cannot be reached, or breaks off | `Unavailable`, without addresses |
+//! | metadata above 64 KiB | a request: `ResourceExhausted`; an answer: its details are dropped, its code stays |
 //! | anything in http extensions | stays behind: only metadata crosses |
 //!
 //! A caller that sets no deadline gets [`DEADLINE_DEFAULT_SECS`]. A call made while serving another never outlasts
@@ -21,6 +22,7 @@
 mod body;
 mod deadline;
 mod door;
+mod metadata;
 mod server;
 mod slot;
 

@@ -3,68 +3,87 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::deadline;
+use super::{deadline, metadata};
 
 /// An answer that ends with a gRPC status, whatever happens to what makes it: a passed deadline, a panic, a broken
 /// connection. `T` is what it holds on to until then.
 pub(super) struct Answer<T> {
     inner: Body,
-    deadline: Option<Instant>,
+    until: Until,
     // Made when the stream first waits: an answer that is already there needs no timer.
-    timer: Option<Pin<Box<Sleep>>>,
+    cut: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     on_fault: fn(&T, Status) -> Status,
     held: T,
     ended: bool,
+}
+
+/// When an answer is cut off that has not ended by itself.
+pub(super) enum Until {
+    /// The deadline of its call, if it has one.
+    Deadline(Option<Instant>),
+    /// The closing of the server it goes through.
+    Closing(CancellationToken),
 }
 
 impl<T: Send + Unpin + 'static> Answer<T> {
     /// Guards `inner`. `on_fault` turns what broke the stream into what the reader is told.
     pub(super) fn guard(
         inner: Body,
-        deadline: Option<Instant>,
+        until: Until,
         held: T,
         on_fault: fn(&T, Status) -> Status,
     ) -> Body {
         Body::new(Self {
             inner,
-            deadline,
-            timer: None,
+            until,
+            cut: None,
             on_fault,
             held,
             ended: false,
         })
     }
 
-    fn deadline_passed(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.deadline else {
-            return false;
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let inner = Pin::new(&mut self.inner);
+        match self.until {
+            Until::Deadline(deadline) => deadline::serving_step(deadline, || inner.poll_frame(cx)),
+            Until::Closing(_) => inner.poll_frame(cx),
+        }
+    }
+
+    fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let cut = match &self.until {
+            Until::Deadline(None) => return Poll::Pending,
+            Until::Deadline(Some(deadline)) => {
+                let deadline = *deadline;
+                self.cut
+                    .get_or_insert_with(|| Box::pin(deadline::elapsed(deadline)))
+            }
+            Until::Closing(closing) => self.cut.get_or_insert_with(|| {
+                let closing = closing.clone();
+                Box::pin(async move {
+                    closing.cancelled().await;
+                    Status::unavailable("the callee is shutting down")
+                })
+            }),
         };
-        self.timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)))
-            .as_mut()
-            .poll(cx)
-            .is_ready()
+        cut.as_mut().poll(cx)
     }
 
     /// Ends the stream here and lets go of whatever was making it.
     fn end_with(&mut self, status: &Status) -> Frame<Bytes> {
         self.ended = true;
         self.inner = Body::empty();
-        let mut trailers = HeaderMap::new();
-        if status.add_header(&mut trailers).is_err() {
-            trailers.clear();
-            trailers.insert("grpc-status", (tonic::Code::Internal as i32).into());
-        }
-        Frame::trailers(trailers)
+        Frame::trailers(metadata::of_status(status))
     }
 }
 
@@ -80,13 +99,11 @@ impl<T: Send + Unpin + 'static> http_body::Body for Answer<T> {
         if this.ended {
             return Poll::Ready(None);
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            deadline::serving_step(this.deadline, || Pin::new(&mut this.inner).poll_frame(cx))
-        }));
+        let polled = catch_unwind(AssertUnwindSafe(|| this.poll_inner(cx)));
         let status = match polled {
-            Ok(Poll::Pending) if this.deadline_passed(cx) => deadline::passed(),
+            Ok(Poll::Pending) => ready!(this.poll_cut(cx)),
             Ok(Poll::Ready(Some(Err(fault)))) => (this.on_fault)(&this.held, fault),
-            Ok(going_on) => return going_on,
+            Ok(going_on) => return going_on.map_ok(metadata::fit_trailers),
             Err(_panic) => super::door::panicked(),
         };
         Poll::Ready(Some(Ok(this.end_with(&status))))

@@ -56,6 +56,11 @@ pub(super) fn of_incoming(headers: &HeaderMap, now: Instant) -> Option<Instant> 
     now.checked_add(parse(headers)?.saturating_sub(CALLEE_LEAD))
 }
 
+/// Says whether an incoming call has a deadline.
+pub(super) fn is_set(headers: &HeaderMap) -> bool {
+    parse(headers).is_some()
+}
+
 /// Tells the callee how much time is left.
 pub(super) fn announce(deadline: Option<Instant>, now: Instant, headers: &mut HeaderMap) {
     match deadline {
@@ -78,6 +83,12 @@ pub(super) async fn within<F: Future>(
             .await
             .map_err(|_| passed()),
     }
+}
+
+/// Ends when `deadline` passes.
+pub(super) async fn elapsed(deadline: Instant) -> Status {
+    tokio::time::sleep_until(deadline).await;
+    passed()
 }
 
 /// Runs `work` as the serving of a call with this deadline; the calls it makes end no later.

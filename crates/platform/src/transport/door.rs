@@ -17,7 +17,10 @@ use tonic::{Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
-use super::{body::Answer, deadline};
+use super::{
+    body::{Answer, Until},
+    deadline, metadata,
+};
 
 /// How many calls one service has in hand at most. One more is refused at once, so that a slow service fills neither
 /// the memory nor the waiting rooms of its neighbours.
@@ -68,7 +71,8 @@ impl Door {
             .await;
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => {
-                response.map(|body| Answer::guard(body, deadline, permit, own_fault))
+                let until = Until::Deadline(deadline);
+                response.map(|body| Answer::guard(body, until, permit, own_fault))
             }
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_panic)) => panicked().into_http(),
@@ -76,6 +80,7 @@ impl Door {
         };
         // Over a wire they would not arrive either.
         response.extensions_mut().clear();
+        metadata::fit(response.headers_mut());
         response
     }
 }

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    Status,
     body::Body,
     service::Routes,
     transport::{Server, server::TcpIncoming},
@@ -22,11 +23,10 @@ use tower::Service;
 
 use super::{
     Door,
+    body::{Answer, Until},
+    deadline, metadata,
     slot::{KEEPALIVE_ANSWER_SECS, KEEPALIVE_SECS},
 };
-
-/// The largest set of headers or trailers a side takes; error details travel in them.
-pub(super) const METADATA_MAX_BYTES: u32 = 64 * 1024;
 
 /// How many calls one connection carries at once; above every door's own limit, so that the door decides.
 const CONNECTION_MAX_STREAMS: u32 = 4096;
@@ -48,7 +48,8 @@ pub enum ServeError {
 /// carries the encoded contracts, gRPC reflection. A call goes to the door that its package names:
 /// `holdfast.orders.v1` to `orders`.
 ///
-/// Returns when the last connection is closed; whoever cannot wait for that long bounds the wait.
+/// Answers without a deadline end with `Unavailable` at `shutdown`, as nothing else would end them. Returns when the
+/// last connection is closed; whoever cannot wait for that long bounds the wait.
 pub async fn serve_tcp(
     doors: Vec<Door>,
     listener: TcpListener,
@@ -70,12 +71,13 @@ pub async fn serve_tcp(
     let street = Street {
         doors: Arc::new(doors.into_iter().map(|door| (door.name(), door)).collect()),
         own: Door::new("grpc", own.routes()),
+        closing: shutdown.clone(),
     };
     Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(KEEPALIVE_SECS)))
         .http2_keepalive_timeout(Some(Duration::from_secs(KEEPALIVE_ANSWER_SECS)))
-        .http2_max_header_list_size(METADATA_MAX_BYTES)
+        .http2_max_header_list_size(metadata::WIRE_MAX_BYTES)
         .max_concurrent_streams(CONNECTION_MAX_STREAMS)
         .serve_with_incoming_shutdown(street, TcpIncoming::from(listener), async {
             shutdown.cancelled().await;
@@ -90,6 +92,7 @@ pub async fn serve_tcp(
 struct Street {
     doors: Arc<HashMap<&'static str, Door>>,
     own: Door,
+    closing: CancellationToken,
 }
 
 impl Service<Request<Body>> for Street {
@@ -106,8 +109,19 @@ impl Service<Request<Body>> for Street {
             .and_then(|name| self.doors.get(name))
             .unwrap_or(&self.own)
             .clone();
-        door.call(request)
+        if deadline::is_set(request.headers()) {
+            return door.call(request);
+        }
+        let closing = self.closing.clone();
+        Box::pin(async move {
+            let response = door.call(request).await?;
+            Ok(response.map(|body| Answer::guard(body, Until::Closing(closing), (), as_it_is)))
+        })
     }
+}
+
+fn as_it_is((): &(), fault: Status) -> Status {
+    fault
 }
 
 /// Reads `orders` from `/holdfast.orders.v1.OrdersService/PlaceOrder`.

@@ -20,7 +20,11 @@ use tonic::{
 };
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-use super::{Door, Transport, body::Answer, deadline, server::METADATA_MAX_BYTES};
+use super::{
+    Door, Transport,
+    body::{Answer, Until},
+    deadline, metadata,
+};
 
 const CONNECT_MAX_SECS: u64 = 2;
 
@@ -115,7 +119,7 @@ pub fn channel(peer: &str, url: &str) -> Result<Channel, PeerAddressError> {
         .http2_keep_alive_interval(Duration::from_secs(KEEPALIVE_SECS))
         .keep_alive_timeout(Duration::from_secs(KEEPALIVE_ANSWER_SECS))
         .keep_alive_while_idle(true)
-        .http2_max_header_list_size(METADATA_MAX_BYTES)
+        .http2_max_header_list_size(metadata::WIRE_MAX_BYTES)
         .connect_lazy())
 }
 
@@ -137,9 +141,11 @@ impl Service<Request<Body>> for Slot {
         deadline::announce(deadline, now, request.headers_mut());
         request.extensions_mut().clear();
         Box::pin(async move {
+            metadata::check(request.headers())?;
             let mut response = deadline::within(deadline, peer.send(request)).await??;
             response.extensions_mut().clear();
-            Ok(response.map(|body| Answer::guard(body, deadline, peer, broke_off)))
+            let until = Until::Deadline(deadline);
+            Ok(response.map(|body| Answer::guard(body, until, peer, broke_off)))
         })
     }
 }
