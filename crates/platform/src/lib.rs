@@ -10,6 +10,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod cluster;
 pub mod consumer;
 pub mod database;
 pub mod embedded_log;

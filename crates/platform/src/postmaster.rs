@@ -3,9 +3,9 @@
 //! The embedded cluster and the databases of tests stand on this; neither policy nor supervision is here.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs, io,
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -20,6 +20,9 @@ const PACKAGED: &str = "/usr/lib/postgresql";
 const PORT: u16 = 5432;
 /// Accounts that may run the server when we are root, the fitting one first.
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+
+/// Where a server notes its pid, and whether it is ready.
+pub(crate) const NOTE: &str = "postmaster.pid";
 
 /// The superuser of a data folder made by [`Programs::initdb`].
 pub const SUPERUSER: &str = "postgres";
@@ -105,6 +108,11 @@ impl Programs {
     /// The major version.
     pub fn major(&self) -> u32 {
         self.major
+    }
+
+    /// The folder of the programs.
+    pub fn folder(&self) -> &Path {
+        &self.bin
     }
 
     /// The path of the server itself.
@@ -204,8 +212,9 @@ pub fn command(program: impl AsRef<OsStr>, account: Option<&Account>) -> Command
 }
 
 /// The arguments that make `postgres` serve `data` through a socket in `socket_dir` and nothing else.
-pub fn serving(data: &Path, socket_dir: &Path, settings: &[(&str, &str)]) -> Vec<String> {
-    let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+///
+/// Settings given here win over those in the data folder's own files.
+pub fn serving(data: &Path, socket_dir: &Path, settings: &[(&str, &str)]) -> Vec<OsString> {
     let place = socket_dir.display().to_string();
     let port = PORT.to_string();
     let ours = [
@@ -214,17 +223,40 @@ pub fn serving(data: &Path, socket_dir: &Path, settings: &[(&str, &str)]) -> Vec
         ("unix_socket_permissions", "0700"),
         ("port", port.as_str()),
     ];
-    for (name, value) in ours.iter().chain(settings) {
-        arguments.push("-c".to_owned());
-        arguments.push(format!("{name}={value}"));
+    let mut arguments = vec!["-D".into(), data.into()];
+    for (name, value) in settings.iter().chain(&ours) {
+        arguments.push("-c".into());
+        arguments.push(format!("{name}={value}").into());
     }
     arguments
 }
 
-/// Tells whether the server of `data` takes connections, by its own note in `postmaster.pid`.
-pub fn is_ready(data: &Path) -> bool {
-    fs::read_to_string(data.join("postmaster.pid"))
-        .is_ok_and(|note| note.lines().nth(7).map(str::trim) == Some("ready"))
+/// Tells whether a folder can hold the socket: its path is short, and needs no quoting anywhere.
+pub fn can_hold_socket(folder: &Path) -> bool {
+    let path = folder.join(format!(".s.PGSQL.{PORT}"));
+    let path = path.as_os_str().as_bytes();
+    path.len() <= SOCKET_PATH_MAX_BYTES
+        && path
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(byte))
+}
+
+/// The process that notes itself in `data` as the server, running or not.
+pub fn noted_pid(data: &Path) -> Option<u32> {
+    note(data)?.lines().next()?.trim().parse().ok()
+}
+
+/// The process that serves `data` and takes connections, by its own note.
+///
+/// A killed server leaves its note behind: the pid has to be one that the caller knows to be alive.
+pub fn ready_pid(data: &Path) -> Option<u32> {
+    (note(data)?.lines().nth(7).map(str::trim) == Some("ready"))
+        .then(|| noted_pid(data))
+        .flatten()
+}
+
+fn note(data: &Path) -> Option<String> {
+    fs::read_to_string(data.join(NOTE)).ok()
 }
 
 /// The address of `database` behind the socket in `socket_dir`, as `role`.

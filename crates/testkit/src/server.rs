@@ -110,7 +110,7 @@ fn make_folder(account: Option<&Account>) -> PathBuf {
 
 fn wait_until_ready(folder: &Path, data: &Path, watchdog: &mut Child) {
     let started = Instant::now();
-    while !postmaster::is_ready(data) {
+    while postmaster::ready_pid(data).is_none() {
         let ended = !matches!(watchdog.try_wait(), Ok(None));
         let log = fs::read_to_string(folder.join("log"));
         let failed = matches!(&log, Ok(log) if log.contains("FATAL:"));
