@@ -7,7 +7,13 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::identity::{PeerIdentity, Verifier};
+use crate::{
+    cluster::Secrets,
+    consumer::Consumer,
+    identity::{PeerIdentity, Verifier},
+    outbox::Wake,
+    relay::Fold,
+};
 
 /// What the platform hands to every service.
 #[derive(Clone)]
@@ -20,6 +26,10 @@ pub struct Context {
     pub verifier: Verifier,
     /// The service's own name, signed, for calls it makes in nobody's name.
     pub identity: PeerIdentity,
+    /// The installation's secret, from which the service derives a key for each purpose.
+    pub secrets: Secrets,
+    /// Tells the service's relay that there is news, so that it need not wait for its next look.
+    pub wake: Wake,
     /// Cancelled when the process is to end; tasks then finish what they hold and return.
     pub shutdown: CancellationToken,
 }
@@ -30,8 +40,25 @@ pub struct Service {
     pub name: &'static str,
     /// Its gRPC door, behind its gate.
     pub routes: Routes,
+    /// What it listens to, with its database, in which each effect and its position move together.
+    pub consumers: Vec<Consumer>,
+    /// Makes messages of what the service wrote down in a denser form; only the ledger does.
+    pub fold: Option<Arc<dyn Fold>>,
     /// Its workers.
     pub tasks: Vec<Task>,
+}
+
+impl Service {
+    /// A service that only answers calls; what else it does is added to it.
+    pub fn new(name: &'static str, routes: Routes) -> Self {
+        Self {
+            name,
+            routes,
+            consumers: Vec::new(),
+            fold: None,
+            tasks: Vec::new(),
+        }
+    }
 }
 
 /// Work that goes on beside the calls until shutdown.

@@ -2,7 +2,10 @@
 
 mod clock;
 mod database;
+pub mod peer;
+mod realm;
 mod server;
 
 pub use clock::FakeClock;
 pub use database::TestDatabase;
+pub use realm::{Asker, Realm};

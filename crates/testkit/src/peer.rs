@@ -95,10 +95,7 @@ impl<Q: Clone, A> Script<Q, A> {
     }
 
     /// Says what is answered when no single answer is left.
-    pub fn otherwise(
-        &self,
-        answer: impl FnMut(&Q) -> Result<A, Status> + Send + 'static,
-    ) -> &Self {
+    pub fn otherwise(&self, answer: impl FnMut(&Q) -> Result<A, Status> + Send + 'static) -> &Self {
         lock(&self.told).otherwise = Some(Box::new(answer));
         self
     }

@@ -9,7 +9,6 @@ use holdfast_kernel::{
 };
 use holdfast_platform::{
     database,
-    fault::Fault,
     identity::{Access, AccessTable, Caller, Role},
     service::Context,
     wire,
@@ -137,8 +136,7 @@ impl CatalogService for Api {
         let category = Some(request.category.as_str()).filter(|slug| !slug.is_empty());
 
         let mut db = database::acquire(&self.context.database).await?;
-        let mut products =
-            store::list_products(&mut db, category, drafts, place, size + 1).await?;
+        let mut products = store::list_products(&mut db, category, drafts, place, size + 1).await?;
         drop(db);
         let more = products.len() as i64 > size;
         products.truncate(size as usize);
@@ -199,7 +197,10 @@ fn parse_listing(
         .parse()
         .map_err(|_| refused("request_id", "not a UUID"))?;
     if !matches!(request.kind.as_str(), "" | "good") {
-        return Err(refused("kind", format!("{:?} is not sold yet; good is", request.kind)));
+        return Err(refused(
+            "kind",
+            format!("{:?} is not sold yet; good is", request.kind),
+        ));
     }
     let currency = request
         .currency
@@ -260,7 +261,10 @@ fn bounded(field: &str, count: usize, most: usize) -> Result<(), CatalogError> {
     if count <= most {
         return Ok(());
     }
-    Err(refused(field, format!("{count} entries, wanted at most {most}")))
+    Err(refused(
+        field,
+        format!("{count} entries, wanted at most {most}"),
+    ))
 }
 
 fn refused(name: impl Into<String>, text: impl Into<String>) -> CatalogError {

@@ -92,14 +92,20 @@ impl Draft {
             && slug(category) != *category
         {
             let wanted = "lower-case letters, digits and single hyphens";
-            return Err(refused("category", format!("{category:?} is no slug: {wanted}")));
+            return Err(refused(
+                "category",
+                format!("{category:?} is no slug: {wanted}"),
+            ));
         }
         counted("images", self.images.len(), 0, IMAGES_MAX_ENTRIES)?;
         for (at, image) in self.images.iter().enumerate() {
             let field = format!("images[{at}]");
             within(&field, image, 1, IMAGE_MAX_CHARS)?;
             if !image.starts_with("https://") && !image.starts_with("http://") {
-                return Err(refused(field, "not a URL that begins with https:// or http://"));
+                return Err(refused(
+                    field,
+                    "not a URL that begins with https:// or http://",
+                ));
             }
         }
         counted("variants", self.variants.len(), 1, VARIANTS_MAX_ENTRIES)?;
@@ -120,17 +126,31 @@ impl Draft {
     /// The part of a URL that names the product: lower-case letters and digits of its name, joined by hyphens.
     pub(crate) fn slug(&self) -> String {
         let slug = slug(&self.name);
-        if slug.is_empty() { "product".to_owned() } else { slug }
+        if slug.is_empty() {
+            "product".to_owned()
+        } else {
+            slug
+        }
     }
 }
 
 impl Variant {
     fn check(&self, field: &str, currency: Currency) -> Result<(), CatalogError> {
         within(&format!("{field}.name"), &self.name, 0, NAME_MAX_CHARS)?;
-        counted(&format!("{field}.options"), self.options.len(), 0, OPTIONS_MAX_ENTRIES)?;
+        counted(
+            &format!("{field}.options"),
+            self.options.len(),
+            0,
+            OPTIONS_MAX_ENTRIES,
+        )?;
         for (name, value) in &self.options {
             within(&format!("{field}.options"), name, 1, OPTION_MAX_CHARS)?;
-            within(&format!("{field}.options.{name}"), value, 1, OPTION_MAX_CHARS)?;
+            within(
+                &format!("{field}.options.{name}"),
+                value,
+                1,
+                OPTION_MAX_CHARS,
+            )?;
         }
         if self.price.currency != currency {
             return Err(CatalogError::CurrencyMixed {
@@ -162,7 +182,10 @@ impl Status {
         match word {
             "draft" => Ok(Self::Draft),
             "" | "published" => Ok(Self::Published),
-            _ => Err(refused("status", format!("{word:?} is neither draft nor published"))),
+            _ => Err(refused(
+                "status",
+                format!("{word:?} is neither draft nor published"),
+            )),
         }
     }
 }
@@ -182,9 +205,15 @@ fn slug(text: &str) -> String {
 fn within(field: &str, text: &str, least: usize, most: usize) -> Result<(), CatalogError> {
     let chars = text.chars().count();
     if chars < least || chars > most {
-        return Err(refused(field, format!("{chars} characters, wanted {least} to {most}")));
+        return Err(refused(
+            field,
+            format!("{chars} characters, wanted {least} to {most}"),
+        ));
     }
-    if text.chars().any(|letter| letter.is_control() && letter != '\n') {
+    if text
+        .chars()
+        .any(|letter| letter.is_control() && letter != '\n')
+    {
         return Err(refused(field, "control characters are not taken"));
     }
     Ok(())
@@ -194,7 +223,10 @@ fn counted(field: &str, count: usize, least: usize, most: usize) -> Result<(), C
     if (least..=most).contains(&count) {
         return Ok(());
     }
-    Err(refused(field, format!("{count} entries, wanted {least} to {most}")))
+    Err(refused(
+        field,
+        format!("{count} entries, wanted {least} to {most}"),
+    ))
 }
 
 fn refused(field: impl Into<String>, text: impl Into<String>) -> CatalogError {
@@ -241,7 +273,9 @@ mod tests {
         type Spoil = fn(&mut Draft);
         let table: [(&str, Spoil); 6] = [
             ("name", |draft| draft.name.clear()),
-            ("category", |draft| draft.category = Some("No Slug".to_owned())),
+            ("category", |draft| {
+                draft.category = Some("No Slug".to_owned())
+            }),
             ("images[0]", |draft| draft.images.push("ftp://x".to_owned())),
             ("variants", |draft| draft.variants.clear()),
             ("variants[1].sku", |draft| {

@@ -52,9 +52,6 @@ pub struct Peers {
 pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
     let server = CatalogServiceServer::new(api::Api::new(peers, context));
-    Ok(Service {
-        name: "catalog",
-        routes: Routes::new(Gate::new(server, ACCESS, verifier)),
-        tasks: Vec::new(),
-    })
+    let routes = Routes::new(Gate::new(server, ACCESS, verifier));
+    Ok(Service::new("catalog", routes))
 }

@@ -90,7 +90,11 @@ async fn write_draft(
         };
     }
     let draft = &listing.draft;
-    let skus: Vec<&str> = draft.variants.iter().map(|variant| variant.sku.as_str()).collect();
+    let skus: Vec<&str> = draft
+        .variants
+        .iter()
+        .map(|variant| variant.sku.as_str())
+        .collect();
     let taken = store::find_taken_skus(&mut tx, &skus).await?;
     if !taken.is_empty() {
         return Err(CatalogError::SkuTaken(taken));

@@ -29,6 +29,13 @@ pub(crate) async fn announce_updated(
         product_id: &product_id,
         status: product.status.as_str(),
     };
-    let message = Announcement::new(TOPIC, "product.updated", &product_id, product.version, now, &data);
+    let message = Announcement::new(
+        TOPIC,
+        "product.updated",
+        &product_id,
+        product.version,
+        now,
+        &data,
+    );
     Ok(outbox::announce(db, message).await?)
 }

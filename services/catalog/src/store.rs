@@ -103,10 +103,18 @@ pub(crate) async fn insert_product(
     .bind(product.version)
     .execute(&mut *db)
     .await?;
-    let column = |read: fn(&Variant) -> &str| -> Vec<&str> { draft.variants.iter().map(read).collect() };
-    let options: Vec<Json<&BTreeMap<String, String>>> =
-        draft.variants.iter().map(|variant| Json(&variant.options)).collect();
-    let prices: Vec<i64> = draft.variants.iter().map(|variant| variant.price.amount).collect();
+    let column =
+        |read: fn(&Variant) -> &str| -> Vec<&str> { draft.variants.iter().map(read).collect() };
+    let options: Vec<Json<&BTreeMap<String, String>>> = draft
+        .variants
+        .iter()
+        .map(|variant| Json(&variant.options))
+        .collect();
+    let prices: Vec<i64> = draft
+        .variants
+        .iter()
+        .map(|variant| variant.price.amount)
+        .collect();
     sqlx::query(
         "INSERT INTO variant (sku, product_id, position, name, options, price)
          SELECT sku, $1, position - 1, name, options, price
@@ -265,7 +273,10 @@ async fn with_variants(
     .await?;
     let mut by_product: BTreeMap<Uuid, Vec<VariantRow>> = BTreeMap::new();
     for variant in variants {
-        by_product.entry(variant.product_id).or_default().push(variant);
+        by_product
+            .entry(variant.product_id)
+            .or_default()
+            .push(variant);
     }
     rows.into_iter()
         .map(|row| {
@@ -339,6 +350,7 @@ fn read_sku(text: &str) -> Result<Sku, CatalogError> {
 }
 
 fn read_currency(row: &str, text: &str) -> Result<Currency, CatalogError> {
-    text.parse()
-        .map_err(|refused| CatalogError::Unreadable(format!("product.currency of {row}: {refused}")))
+    text.parse().map_err(|refused| {
+        CatalogError::Unreadable(format!("product.currency of {row}: {refused}"))
+    })
 }

@@ -18,7 +18,10 @@ use crate::{
 /// Who may call what.
 pub const ACCESS: AccessTable = &[
     ("CreateProfile", Access::Peers(&["auth"])),
-    ("GetProfile", Access::UserOr(&["orders", "bookings", "notifications"])),
+    (
+        "GetProfile",
+        Access::UserOr(&["orders", "bookings", "notifications"]),
+    ),
     ("UpdateProfile", Access::User),
 ];
 

@@ -36,7 +36,11 @@ impl Profile {
     /// The profile under another name; the name it has already changes nothing.
     ///
     /// `expected` is the version the caller looked at, if they said so.
-    pub(crate) fn rename(self, name: PersonName, expected: Option<i64>) -> Result<Self, UsersError> {
+    pub(crate) fn rename(
+        self,
+        name: PersonName,
+        expected: Option<i64>,
+    ) -> Result<Self, UsersError> {
         if let Some(expected) = expected
             && expected != self.version
         {

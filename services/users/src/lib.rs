@@ -40,9 +40,6 @@ pub struct Settings {
 pub fn build(context: Context) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
     let server = UsersServiceServer::new(api::Api::new(context));
-    Ok(Service {
-        name: "users",
-        routes: Routes::new(Gate::new(server, ACCESS, verifier)),
-        tasks: Vec::new(),
-    })
+    let routes = Routes::new(Gate::new(server, ACCESS, verifier));
+    Ok(Service::new("users", routes))
 }

@@ -38,6 +38,17 @@ impl Secrets {
         }
     }
 
+    /// Reads a secret that was handed in as 64 hexadecimal digits, as processes that share no folder are.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes().as_chunks::<2>();
+        let (pairs, []) = digits else { return None };
+        let bytes: Vec<u8> = pairs
+            .iter()
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect::<Option<_>>()?;
+        bytes.try_into().ok().map(Self)
+    }
+
     /// A key for one purpose; knowing it gives away neither the secret nor any other key.
     pub fn key(&self, purpose: &str) -> [u8; 32] {
         let mut mac =

@@ -1,16 +1,19 @@
 //! The users service at its door, on a real database.
 
-use holdfast_proto::users::v1 as pb;
-use tonic::Code;
-use world::World;
-
 mod world;
+
+use holdfast_platform::identity::Role;
+use holdfast_proto::users::v1 as pb;
+use tonic::{Code, Request};
+use world::World;
 
 #[tokio::test]
 async fn a_profile_is_written_once_and_announced_once() {
     let world = World::new().await;
     let first = world.create_profile("ada@example.com", "Ada").await;
-    let again = world.create_profile("ada@example.com", "Somebody else").await;
+    let again = world
+        .create_profile("ada@example.com", "Somebody else")
+        .await;
     assert_eq!(first, again);
     assert_eq!(world.announced().await, ["user.updated v1"]);
 }
@@ -24,7 +27,10 @@ async fn a_user_renames_themselves_and_the_same_name_again_changes_nothing() {
         assert_eq!(renamed.name, "Ada Lovelace");
         assert_eq!(renamed.version, profile.version + 1);
     }
-    assert_eq!(world.announced().await, ["user.updated v1", "user.updated v2"]);
+    assert_eq!(
+        world.announced().await,
+        ["user.updated v1", "user.updated v2"]
+    );
 }
 
 #[tokio::test]
@@ -38,13 +44,33 @@ async fn a_rename_of_a_version_that_moved_on_is_refused_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn anothers_profile_does_not_exist_for_a_user() {
+async fn anothers_profile_does_not_exist_for_a_user_and_exists_for_staff() {
     let world = World::new().await;
     world.create_profile("ada@example.com", "Ada").await;
+    let stranger = world.somebody(Role::User);
     let refused = world
-        .as_stranger()
-        .get_profile(pb::GetProfileRequest { user_id: world.user() })
+        .profile_seen_by(&stranger)
         .await
         .expect_err("a stranger");
     assert_eq!(refused.code(), Code::NotFound);
+    let staff = world.somebody(Role::Staff);
+    assert!(world.profile_seen_by(&staff).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_the_service_that_makes_accounts_makes_profiles() {
+    let world = World::new().await;
+    let request = || pb::CreateProfileRequest {
+        user_id: world.user().to_string(),
+        email: "ada@example.com".to_owned(),
+        name: "Ada".to_owned(),
+    };
+    let admin = world.somebody(Role::Admin);
+    let refused = world.client().create_profile(admin.ask(request())).await;
+    assert_eq!(
+        refused.expect_err("an admin").code(),
+        Code::PermissionDenied
+    );
+    let refused = world.client().create_profile(Request::new(request())).await;
+    assert_eq!(refused.expect_err("nobody").code(), Code::Unauthenticated);
 }
