@@ -1,8 +1,9 @@
-//! What the platform promises, seen from outside.
+//! The platform's mechanisms on the real things: servers, folders, processes, connections.
 
 mod child;
 mod failpoint;
 mod internal;
+mod messages;
 mod shutdown;
 mod telemetry;
 mod transport;

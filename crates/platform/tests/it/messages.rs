@@ -1,0 +1,850 @@
+//! From outbox to effect: what is committed takes effect once, in order per key, whatever goes wrong in between.
+
+mod world;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use holdfast_platform::{
+    bus::{Bus, BusError, Outgoing},
+    database,
+    embedded_log::EmbeddedLog,
+    outbox::{self, Announcement},
+    parking::{self, Cause, Skipped},
+    relay::{BATCH_MAX_MESSAGES, Fold},
+    wakeup::Wakeups,
+};
+use jiff::SignedDuration;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+use sqlx::{Connection, PgConnection};
+use tokio::sync::Notify;
+use world::{
+    CONSUMER, Gated, LEVELS, LosesAnswers, Recorder, Running, SERVICE, THINGS, Trouble, World,
+    change, change_as, level, moment, thing, told, until,
+};
+
+fn of(key: &str, versions: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
+    versions
+        .into_iter()
+        .map(|version| (key.to_owned(), version))
+        .collect()
+}
+
+mod outbox_and_relay {
+    use super::*;
+
+    #[tokio::test]
+    async fn news_committed_before_a_crash_goes_out_after_the_restart_and_takes_effect_once() {
+        let world = World::new().await;
+        world.change("a").await;
+        // The process dies here: the commit is all that is left of it.
+        assert_eq!(world.on_bus(THINGS).await, []);
+        let relay = world.relay();
+        let relaying = Running::of(|shutdown| tokio::spawn(relay.run(shutdown)));
+        let listening = world.listen(&Recorder::default());
+        until("the effect is there", async || {
+            !world.effects().await.is_empty()
+        })
+        .await;
+        world.settled().await;
+        relaying.stop().await;
+        listening.stop().await;
+        assert_eq!(world.effects().await, of("a", [1]));
+        assert_eq!(world.pending().await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_rolled_back_is_never_announced() {
+        let world = World::new().await;
+        let mut tx = world.pool.begin().await.expect("begin");
+        change(&mut tx, "a").await;
+        world.carry().await;
+        tx.rollback().await.expect("rolled back");
+        world.change("b").await;
+        world.carry().await;
+        assert_eq!(world.on_bus(THINGS).await, of("b", [1]));
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_append_and_delete_repeats_nothing() {
+        let world = World::new().await;
+        world.change("a").await;
+        world.change("a").await;
+        let failed = world.relay_to(Arc::new(LosesAnswers(world.log.clone())));
+        for _ in 0..2 {
+            failed.pass().await.expect_err("the answer got lost");
+        }
+        assert_eq!(world.pending().await, 2, "kept until the bus has answered");
+        world.change("a").await;
+        world.carry().await;
+        assert_eq!(world.on_bus(THINGS).await, of("a", [1, 2, 3]));
+        assert_eq!(world.pending().await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_lower_id_that_commits_later_is_carried_and_keys_keep_their_order() {
+        let world = World::new().await;
+        let mut early = world.pool.begin().await.expect("begin");
+        change(&mut early, "a").await;
+        world.change("b").await;
+        world.change("b").await;
+        world.carry().await;
+        assert_eq!(world.on_bus(THINGS).await, of("b", [1, 2]));
+        early.commit().await.expect("commit");
+        world.change("a").await;
+        world.carry().await;
+        assert_eq!(
+            world.on_bus(THINGS).await,
+            [of("b", [1, 2]), of("a", [1, 2])].concat()
+        );
+    }
+
+    #[tokio::test]
+    async fn the_second_relay_of_a_service_carries_nothing_while_the_first_is_at_it() {
+        let world = World::new().await;
+        world.change("a").await;
+        let (came, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = world.relay_to(Arc::new(Gated {
+            log: world.log.clone(),
+            came: came.clone(),
+            go_on: go_on.clone(),
+        }));
+        let first = tokio::spawn(async move { slow.pass().await });
+        came.notified().await;
+        world.change("a").await;
+        assert_eq!(world.relay().pass().await.expect("nothing wrong"), 0);
+        assert_eq!(world.on_bus(THINGS).await, []);
+        go_on.notify_one();
+        assert_eq!(first.await.expect("no panic").expect("carried"), 1);
+        assert_eq!(world.relay().pass().await.expect("carried"), 1);
+        assert_eq!(world.on_bus(THINGS).await, of("a", [1, 2]));
+    }
+
+    #[tokio::test]
+    async fn two_relays_and_many_writers_keep_the_order_of_every_key() {
+        const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+        let world = World::new().await;
+        let relays: Vec<Running> = [world.relay(), world.relay()]
+            .into_iter()
+            .map(|relay| Running::of(|shutdown| tokio::spawn(relay.run(shutdown))))
+            .collect();
+        let write = async |first: usize| {
+            for turn in 0..40 {
+                world.change(KEYS[(first + turn) % KEYS.len()]).await;
+            }
+        };
+        tokio::join!(write(0), write(1), write(2), write(3));
+        until("all is on the bus", async || {
+            world.on_bus(THINGS).await.len() >= 160
+        })
+        .await;
+        for relay in relays {
+            relay.stop().await;
+        }
+        let on_bus = world.on_bus(THINGS).await;
+        assert_eq!(on_bus.len(), 160);
+        for key in KEYS {
+            let versions: Vec<i64> = on_bus
+                .iter()
+                .filter(|(of, _)| of == key)
+                .map(|(_, version)| *version)
+                .collect();
+            assert_eq!(versions, (1..=40).collect::<Vec<_>>(), "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_left_open_in_another_schema_holds_no_news_back() {
+        let world = World::new().await;
+        let admin = database::connect(&world.database.admin_url(), 1)
+            .await
+            .expect("admin");
+        sqlx::raw_sql("CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.slow (id int4)")
+            .execute(&admin)
+            .await
+            .expect("made");
+        let mut open = admin.acquire().await.expect("a connection");
+        let mut open = open.begin().await.expect("begin");
+        // It has written, and it looks at the world as it was: both horizons stand still.
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO elsewhere.slow VALUES (1)")
+            .execute(&mut *open)
+            .await
+            .expect("written");
+        for _ in 0..3 {
+            world.change("a").await;
+            world.carry().await;
+        }
+        world.catch_up(&Recorder::default()).await;
+        assert_eq!(world.effects().await, of("a", [1, 2, 3]));
+        open.rollback().await.expect("it was open all the time");
+    }
+
+    #[tokio::test]
+    async fn a_backlog_goes_out_in_large_batches() {
+        let world = World::new().await;
+        let mut tx = world.pool.begin().await.expect("begin");
+        let news = (1..=700)
+            .map(|version| Announcement::new(LEVELS, "level.changed", "a", version, moment(), &()));
+        outbox::announce_all(&mut tx, news.collect())
+            .await
+            .expect("announced");
+        tx.commit().await.expect("commit");
+        let relay = world.relay();
+        assert_eq!(relay.pass().await.expect("carried"), BATCH_MAX_MESSAGES);
+        assert_eq!(
+            relay.pass().await.expect("carried"),
+            700 - BATCH_MAX_MESSAGES
+        );
+        assert_eq!(relay.pass().await.expect("nothing left"), 0);
+        assert_eq!(world.on_bus(LEVELS).await, of("a", 1..=700));
+    }
+
+    #[tokio::test]
+    async fn an_announcement_that_cannot_travel_fails_its_transaction() {
+        let world = World::new().await;
+        let mut conn = world.pool.acquire().await.expect("a connection");
+        let too_long = "x".repeat(holdfast_platform::message::ENVELOPE_MAX_BYTES);
+        for (news, named) in [
+            (
+                Announcement::new(THINGS, "thing.changed", "a", 1, moment(), &too_long),
+                "bytes",
+            ),
+            (
+                Announcement::new(THINGS, "thing.changed", "a", 0, moment(), &()),
+                "version",
+            ),
+            (
+                Announcement::new(THINGS, "thing.changed", "a", 1, moment(), &f64_map()),
+                "key must be a string",
+            ),
+        ] {
+            let refused = outbox::announce(&mut conn, news).await.expect_err(named);
+            assert!(refused.to_string().contains(named), "{refused}");
+        }
+        assert_eq!(world.pending().await, 0);
+    }
+
+    fn f64_map() -> HashMap<Vec<u8>, u8> {
+        HashMap::from([(vec![1], 1)])
+    }
+
+    struct LastLevels;
+
+    #[tonic::async_trait]
+    impl Fold for LastLevels {
+        async fn fold(&self, conn: &mut PgConnection) -> Result<Vec<Announcement>, sqlx::Error> {
+            let mut last: Vec<(String, i64)> = sqlx::query_as(
+                "WITH taken AS (DELETE FROM raw_change RETURNING key, version)
+                 SELECT key, max(version) FROM taken GROUP BY key",
+            )
+            .fetch_all(conn)
+            .await?;
+            last.sort();
+            let news = |(key, version)| {
+                Announcement::new(LEVELS, "level.changed", key, version, moment(), &())
+            };
+            Ok(last.into_iter().map(news).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_services_own_form_go_out_folded_to_the_last_state_of_each_key() {
+        let world = World::new().await;
+        let write =
+            "INSERT INTO raw_change (key, version) VALUES ('a', 1), ('a', 2), ('b', 1), ('a', 5)";
+        sqlx::query(write)
+            .execute(&world.pool)
+            .await
+            .expect("written");
+        let relay = world.relay().folding(Arc::new(LastLevels));
+        relay.drain().await.expect("carried");
+        relay.drain().await.expect("nothing left");
+        assert_eq!(
+            world.on_bus(LEVELS).await,
+            [of("a", [5]), of("b", [1])].concat()
+        );
+        world.catch_up(&Recorder::default()).await;
+        assert_eq!(
+            world.effects_in(LEVELS).await,
+            [of("a", [5]), of("b", [1])].concat()
+        );
+    }
+
+    #[tokio::test]
+    async fn the_outbox_is_measured_while_the_bus_is_away() {
+        let world = World::new().await;
+        world.change("a").await;
+        world.change("b").await;
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _measured = metrics::set_default_local_recorder(&recorder);
+        let relay = world.relay_to(Arc::new(LosesAnswers(world.log.clone())));
+        let relaying = Running::of(|shutdown| tokio::spawn(relay.run(shutdown)));
+        until("two rows are told", async || {
+            let told = recorder.handle().render();
+            told.contains("holdfast_outbox_rows{service=\"things\"} 2")
+                && told.contains("holdfast_outbox_oldest_seconds{service=\"things\"}")
+        })
+        .await;
+        relaying.stop().await;
+    }
+}
+
+mod consuming {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_readers_of_one_consumer_let_each_message_take_effect_once() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        let readers = [world.listen(&recorder), world.listen(&recorder)];
+        for round in 0..10 {
+            for key in ["a", "b", "c"] {
+                for _ in 0..(round % 3) + 1 {
+                    world.change(key).await;
+                }
+            }
+            world.carry().await;
+        }
+        world.settled().await;
+        for reader in readers {
+            reader.stop().await;
+        }
+        for key in ["a", "b", "c"] {
+            assert_eq!(
+                world.effects_of(key).await,
+                (1..=19).collect::<Vec<_>>(),
+                "{key}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn duplicates_in_any_order_come_to_the_same_as_perfect_delivery() {
+        const KEYS: [&str; 3] = ["a", "b", "c"];
+        const VERSIONS: i64 = 12;
+        for seed in 0..6 {
+            let world = World::new().await;
+            let recorder = Recorder::default();
+            let mut messages = Vec::new();
+            for key in KEYS {
+                for version in 1..=VERSIONS {
+                    messages.extend([thing(key, version), thing(key, version)]);
+                    messages.push(level(key, version));
+                }
+            }
+            messages.shuffle(&mut StdRng::seed_from_u64(seed));
+            // Reading begins somewhere in the middle, so that batches end anywhere.
+            for message in &messages[..30] {
+                world.put(message).await;
+            }
+            let listening = world.listen(&recorder);
+            for message in &messages[30..] {
+                world.put(message).await;
+            }
+            world.settled().await;
+            listening.stop().await;
+            assert_eq!(world.parked().await, [], "seed {seed}");
+            let levels = world.effects_in(LEVELS).await;
+            for key in KEYS {
+                let every: Vec<i64> = (1..=VERSIONS).collect();
+                assert_eq!(world.effects_of(key).await, every, "{key}, seed {seed}");
+                let rising: Vec<i64> = levels
+                    .iter()
+                    .filter(|(of, _)| of == key)
+                    .map(|(_, version)| *version)
+                    .collect();
+                assert!(rising.is_sorted(), "{rising:?}, seed {seed}");
+                assert_eq!(rising.last(), Some(&VERSIONS), "{key}, seed {seed}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gap_parks_what_is_behind_it_and_ends_when_the_missing_message_comes() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        for message in [
+            thing("a", 1),
+            thing("a", 4),
+            thing("a", 3),
+            thing("b", 2),
+            thing("c", 1),
+        ] {
+            world.put(&message).await;
+        }
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects().await, [of("a", [1]), of("c", [1])].concat());
+        let parked: Vec<_> = world
+            .parked()
+            .await
+            .into_iter()
+            .map(|parked| (parked.key, parked.version, parked.cause, parked.reason))
+            .collect();
+        let gap = |key: &str, version: i64, wanted: i64| {
+            let reason = format!("version is {version}, wanted {wanted}");
+            (key.to_owned(), Some(version), Cause::Gap, reason)
+        };
+        assert_eq!(parked, [gap("a", 4, 2), gap("a", 3, 2), gap("b", 2, 1)]);
+        world.put(&thing("a", 2)).await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects_of("a").await, [1, 2, 3, 4]);
+        assert_eq!(world.parked().await.len(), 1, "b still waits for its first");
+    }
+
+    #[tokio::test]
+    async fn of_state_messages_only_older_ones_are_dropped() {
+        let world = World::new().await;
+        for version in [3, 7, 5, 7, 20] {
+            world.put(&level("a", version)).await;
+        }
+        world.catch_up(&Recorder::default()).await;
+        assert_eq!(world.effects_in(LEVELS).await, of("a", [3, 7, 20]));
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn types_nobody_listens_to_advance_the_version_of_their_key() {
+        let world = World::new().await;
+        let mut tx = world.pool.begin().await.expect("begin");
+        for kind in ["thing.made", "thing.changed", "thing.seen", "thing.changed"] {
+            change_as(&mut tx, "a", kind).await;
+        }
+        tx.commit().await.expect("commit");
+        world.carry().await;
+        world.catch_up(&Recorder::default()).await;
+        assert_eq!(world.effects().await, of("a", [2, 4]));
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_passes_halts_the_partition_and_loses_nothing() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 2, Trouble::Transient);
+        for key in ["a", "a", "b", "a"] {
+            world.change(key).await;
+        }
+        world.carry().await;
+        let listening = world.listen(&recorder);
+        until("it was tried again", async || {
+            recorder.failures.load(Ordering::Relaxed) > 2
+        })
+        .await;
+        assert_eq!(
+            world.effects().await,
+            of("a", [1]),
+            "what came before it took effect"
+        );
+        assert_eq!(world.parked().await, []);
+        recorder.repair();
+        world.settled().await;
+        listening.stop().await;
+        assert_eq!(
+            world.effects().await,
+            [of("a", [1, 2]), of("b", [1]), of("a", [3])].concat()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_position_older_than_the_log_stops_the_consumer_and_raises_an_alarm() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        world.change("a").await;
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        for _ in 0..3 {
+            world.change("a").await;
+        }
+        world.carry().await;
+        world.age(3).await;
+        assert_eq!(
+            world
+                .log
+                .drop_behind(SignedDuration::from_hours(2))
+                .await
+                .expect("dropped"),
+            4
+        );
+        let metrics = PrometheusBuilder::new().build_recorder();
+        let _measured = metrics::set_default_local_recorder(&metrics);
+        let listening = world.listen(&recorder);
+        until("it is told that the consumer stopped", async || {
+            let labels = "consumer=\"things.recorder\",topic=\"holdfast.things\",partition=\"0\"";
+            let told = format!("holdfast_consumer_stopped{{{labels}}} 1");
+            metrics.handle().render().contains(&told)
+        })
+        .await;
+        // The other topic goes on.
+        world.put(&level("a", 1)).await;
+        until("a level took effect", async || {
+            !world.effects_in(LEVELS).await.is_empty()
+        })
+        .await;
+        listening.stop().await;
+        assert_eq!(
+            world.effects().await,
+            of("a", [1]),
+            "nothing was passed over"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_comes_late_or_forgot_old_keys_takes_the_next_version_it_meets() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        for _ in 0..3 {
+            world.change("a").await;
+        }
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        world.age(3).await;
+        assert_eq!(
+            world
+                .log
+                .drop_behind(SignedDuration::from_hours(2))
+                .await
+                .expect("dropped"),
+            3
+        );
+        let listening = world.listen(&recorder);
+        until("the key is forgotten", async || world.known_keys().await == 0).await;
+        listening.stop().await;
+        world.change("a").await;
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects_of("a").await, [1, 2, 3, 4]);
+        world.forget_consumer().await;
+        world.catch_up(&recorder).await;
+        assert_eq!(
+            world.effects_of("a").await,
+            [1, 2, 3, 4, 4],
+            "it began at the oldest there is"
+        );
+        assert_eq!(world.parked().await, []);
+    }
+}
+
+mod parked {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_poisoned_key_is_parked_with_its_reason_while_others_go_on_and_replays_in_order() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 2, Trouble::Permanent);
+        for key in ["a", "b", "a", "b", "a", "b"] {
+            world.change(key).await;
+        }
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects_of("a").await, [1]);
+        assert_eq!(world.effects_of("b").await, [1, 2, 3]);
+        assert_eq!(
+            world.causes().await,
+            [(Some(2), Cause::Fault), (Some(3), Cause::Behind)]
+        );
+        assert_eq!(world.parked().await[0].reason, "no such thing");
+
+        let still = world.replay(&recorder, "a").await;
+        assert_eq!(still.handled, 0);
+        assert_eq!(
+            still.stopped.expect("not repaired yet").reason,
+            "no such thing"
+        );
+        assert_eq!(
+            world.effects_of("a").await,
+            [1],
+            "its effect was rolled back"
+        );
+
+        recorder.repair();
+        let replayed = world.replay(&recorder, "a").await;
+        assert_eq!(
+            (replayed.handled, replayed.dropped, replayed.stopped),
+            (2, 0, None)
+        );
+        assert_eq!(world.effects_of("a").await, [1, 2, 3]);
+        assert_eq!(world.parked().await, []);
+
+        world.change("a").await;
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects_of("a").await, [1, 2, 3, 4]);
+        let again = world.replay(&recorder, "a").await;
+        assert_eq!((again.handled, again.dropped, again.stopped), (0, 0, None));
+    }
+
+    #[tokio::test]
+    async fn messages_that_arrive_during_a_replay_neither_overtake_nor_get_lost() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 1, Trouble::Permanent);
+        for _ in 0..20 {
+            world.change("a").await;
+        }
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        recorder.repair();
+        let listening = world.listen(&recorder);
+        let (replayed, ()) = tokio::join!(world.replay(&recorder, "a"), async {
+            for _ in 0..20 {
+                world.change("a").await;
+                world.carry().await;
+            }
+        });
+        assert_eq!(replayed.stopped, None);
+        world.settled().await;
+        listening.stop().await;
+        // What was parked behind the replay's last look is drained by the next one.
+        world.replay(&recorder, "a").await;
+        assert_eq!(world.effects_of("a").await, (1..=40).collect::<Vec<_>>());
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_cannot_be_read_blocks_its_key_until_somebody_skips_it() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        world.put(&thing("a", 1)).await;
+        world.put_raw(THINGS.name(), "a", "not even JSON").await;
+        world.put(&thing("a", 3)).await;
+        world.put(&thing("b", 1)).await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects().await, [of("a", [1]), of("b", [1])].concat());
+        assert_eq!(
+            world.causes().await,
+            [(None, Cause::Fault), (Some(3), Cause::Behind)]
+        );
+        assert!(world.parked().await[0].reason.contains("not a CloudEvent"));
+
+        let stopped = world.replay(&recorder, "a").await.stopped;
+        assert_eq!(
+            stopped.expect("it is still unreadable").id,
+            world.parked().await[0].id
+        );
+        let skipped = world.skip(&recorder, "a").await;
+        assert!(matches!(skipped, Some(Skipped::Message(parked)) if parked.version.is_none()));
+        let stopped = world.replay(&recorder, "a").await.stopped.expect("a gap");
+        assert_eq!(stopped.reason, "version is 3, wanted 2");
+        assert_eq!(
+            world.skip(&recorder, "a").await,
+            Some(Skipped::Gap { from: 2, to: 2 })
+        );
+        assert_eq!(world.replay(&recorder, "a").await.handled, 1);
+        assert_eq!(world.effects_of("a").await, [1, 3]);
+        assert_eq!(world.skip(&recorder, "a").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_parks_the_message_and_the_consumer_lives() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 1, Trouble::Panic);
+        for key in ["a", "b"] {
+            world.change(key).await;
+        }
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects().await, of("b", [1]));
+        assert_eq!(world.parked().await[0].reason, "handler panicked");
+    }
+
+    #[tokio::test]
+    async fn a_fault_among_messages_that_a_gap_kept_waiting_parks_the_rest_of_the_key() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 3, Trouble::Permanent);
+        for message in [
+            thing("a", 2),
+            thing("a", 3),
+            thing("a", 4),
+            thing("a", 1),
+            thing("a", 5),
+        ] {
+            world.put(&message).await;
+        }
+        world.catch_up(&recorder).await;
+        assert_eq!(world.effects_of("a").await, [1, 2]);
+        let parked = [
+            (Some(3), Cause::Fault),
+            (Some(4), Cause::Gap),
+            (Some(5), Cause::Behind),
+        ];
+        assert_eq!(world.causes().await, parked);
+        recorder.repair();
+        assert_eq!(world.replay(&recorder, "a").await.handled, 3);
+        assert_eq!(world.effects_of("a").await, [1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_replay_names_a_topic_the_consumer_listens_to() {
+        let world = World::new().await;
+        let consumer = Recorder::default().consumer();
+        let refused = parking::replay(&world.pool, &consumer, "holdfast.other", "a")
+            .await
+            .expect_err("not listened to");
+        assert!(refused.to_string().contains("holdfast.other"), "{refused}");
+    }
+}
+
+mod log {
+    use super::*;
+
+    #[tokio::test]
+    async fn old_messages_are_dropped_from_the_front_and_never_those_of_the_last_hour() {
+        let world = World::new().await;
+        for version in 1..=5 {
+            world.put(&thing("a", version)).await;
+        }
+        let keep = SignedDuration::from_hours(2);
+        assert_eq!(
+            world.log.drop_behind(keep).await.expect("nothing is old"),
+            0
+        );
+        world.age(3).await;
+        world.put(&thing("a", 6)).await;
+        assert_eq!(world.log.drop_behind(keep).await.expect("dropped"), 5);
+        assert_eq!(world.on_bus(THINGS).await, of("a", [6]));
+        let refused = world.log.drop_behind(SignedDuration::from_mins(59)).await;
+        assert!(
+            refused
+                .expect_err("less than an hour")
+                .to_string()
+                .contains("one hour")
+        );
+        for forbidden in [
+            "DELETE FROM message",
+            "UPDATE message SET key = ''",
+            "TRUNCATE message",
+        ] {
+            let refused = sqlx::query(forbidden).execute(&world.bus_pool).await;
+            assert!(
+                refused
+                    .expect_err(forbidden)
+                    .to_string()
+                    .contains("permission denied")
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn appends_of_many_services_get_offsets_without_holes() {
+        let world = World::new().await;
+        let append = async |service: &'static str| {
+            for outbox_id in 1..=20 {
+                let message = thing(service, outbox_id);
+                let outgoing = Outgoing {
+                    outbox_id,
+                    message_id: message.id,
+                    topic: THINGS.name().to_owned(),
+                    key: message.key.clone(),
+                    envelope: message.to_envelope(),
+                };
+                // Every one twice, as after a lost answer.
+                for _ in 0..2 {
+                    world
+                        .log
+                        .append(service, &[outgoing.clone()])
+                        .await
+                        .expect("appended");
+                }
+            }
+        };
+        tokio::join!(append("one"), append("two"), append("three"));
+        let offsets: Vec<i64> =
+            sqlx::query_scalar("SELECT log_offset FROM message ORDER BY log_offset")
+                .fetch_all(&world.bus_pool)
+                .await
+                .expect("bus");
+        assert_eq!(offsets, (0..60).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn an_outbox_id_used_again_for_another_message_is_refused() {
+        let world = World::new().await;
+        let outgoing = |version| Outgoing {
+            outbox_id: 1,
+            message_id: thing("a", version).id,
+            topic: THINGS.name().to_owned(),
+            key: "a".to_owned(),
+            envelope: thing("a", version).to_envelope(),
+        };
+        world
+            .log
+            .append(SERVICE, &[outgoing(1)])
+            .await
+            .expect("appended");
+        let refused = world
+            .log
+            .append(SERVICE, &[outgoing(2)])
+            .await
+            .expect_err("used");
+        assert!(matches!(refused, BusError::Reused { .. }), "{refused}");
+        assert_eq!(world.on_bus(THINGS).await, of("a", [1]));
+    }
+
+    #[tokio::test]
+    async fn a_position_behind_the_end_of_the_log_is_refused() {
+        let world = World::new().await;
+        world.put(&thing("a", 1)).await;
+        let mut subscription = world
+            .log
+            .subscribe(CONSUMER, &[THINGS])
+            .await
+            .expect("subscribed");
+        let mut partition = subscription.next().await.expect("the only one");
+        assert_eq!(partition.read(0).await.expect("there").len(), 1);
+        let refused = partition.read(2).await.expect_err("the log ends before");
+        assert!(
+            matches!(
+                refused,
+                BusError::Ahead {
+                    wanted: 2,
+                    end: 1,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_append_wakes_those_who_wait_in_another_process() {
+        let world = World::new().await;
+        let elsewhere = Wakeups::default();
+        let mut woken = elsewhere.of(THINGS.name());
+        let url = world.database.bus_url();
+        let listening =
+            Running::of(|shutdown| tokio::spawn(elsewhere.clone().listen(url, shutdown)));
+        woken
+            .changed()
+            .await
+            .expect("all are woken once it listens");
+        let here = EmbeddedLog::new(world.bus_pool.clone(), Wakeups::default());
+        let message = thing("a", 1);
+        let outgoing = Outgoing {
+            outbox_id: 1,
+            message_id: message.id,
+            topic: message.topic.clone(),
+            key: message.key.clone(),
+            envelope: message.to_envelope(),
+        };
+        here.append(SERVICE, &[outgoing]).await.expect("appended");
+        tokio::time::timeout(std::time::Duration::from_secs(10), woken.changed())
+            .await
+            .expect("in time")
+            .expect("still listening");
+        listening.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_topic_told_of_before_anybody_listens_is_read_from_its_beginning() {
+        let world = World::new().await;
+        world.put(&told(THINGS, "thing.changed", "a", 1)).await;
+        world.catch_up(&Recorder::default()).await;
+        assert_eq!(world.effects().await, of("a", [1]));
+    }
+}
