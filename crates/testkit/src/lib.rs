@@ -2,6 +2,7 @@
 
 mod clock;
 mod database;
+pub mod peer;
 mod server;
 
 pub use clock::FakeClock;
