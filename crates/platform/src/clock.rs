@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -177,7 +177,7 @@ impl Offsets {
         };
         // Set before reading: a content that makes no sense is complained of once.
         {
-            let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if *seen == version {
                 return Ok(());
             }

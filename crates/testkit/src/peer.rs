@@ -62,8 +62,10 @@ pub struct Script<Q, A> {
 
 struct Told<Q, A> {
     next: VecDeque<Result<A, Status>>,
-    otherwise: Option<Box<dyn FnMut(&Q) -> Result<A, Status> + Send>>,
+    otherwise: Option<Box<Rule<Q, A>>>,
 }
+
+type Rule<Q, A> = dyn FnMut(&Q) -> Result<A, Status> + Send;
 
 /// A call as it arrived.
 #[derive(Debug, Clone)]
@@ -132,15 +134,13 @@ impl<Q: Clone, A> Script<Q, A> {
         });
         self.count.send_modify(|count| *count += 1);
         let mut told = lock(&self.told);
-        let answer = match told.next.pop_front() {
-            Some(answer) => answer,
-            None => match &mut told.otherwise {
-                Some(answer) => answer(&message),
-                None => {
-                    drop(told);
-                    panic!("no answer is scripted for {}", std::any::type_name::<Q>())
-                }
-            },
+        let answer = match (told.next.pop_front(), &mut told.otherwise) {
+            (Some(answer), _) => answer,
+            (None, Some(rule)) => rule(&message),
+            (None, None) => {
+                drop(told);
+                panic!("no answer is scripted for {}", std::any::type_name::<Q>())
+            }
         };
         answer.map(Response::new)
     }
