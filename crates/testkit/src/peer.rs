@@ -154,6 +154,7 @@ macro_rules! scripted_peer {
     }) => {
         $(#[$doc])*
         #[derive(Default)]
+        #[allow(clippy::struct_field_names, reason = "the fields are named as the calls")]
         $visible struct $name {
             $($visible $call: $crate::peer::Script<$request, $response>,)+
         }
