@@ -10,9 +10,6 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
-/// The environment variable that decides what is logged, before any setting: `info`, `warn,holdfast_orders=debug`.
-pub const ENVIRONMENT: &str = "HOLDFAST_LOG";
-
 /// Why telemetry could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -33,12 +30,11 @@ pub enum TelemetryError {
 
 /// Starts logging to stderr: readable on a terminal, one JSON object a line elsewhere.
 ///
-/// `levels` applies unless [`ENVIRONMENT`] is set. From here on a panic is one entry of the log, with the call it
-/// happened in, whoever catches it.
+/// `levels` says what is logged: `info`, or `warn,holdfast_orders=debug`. From here on a panic is one entry of the log,
+/// with the call it happened in, whoever catches it.
 pub fn start(levels: &str) -> Result<(), TelemetryError> {
-    let levels = std::env::var(ENVIRONMENT).unwrap_or_else(|_| levels.to_owned());
-    let filter = EnvFilter::try_new(&levels).map_err(|source| TelemetryError::Levels {
-        got: levels,
+    let filter = EnvFilter::try_new(levels).map_err(|source| TelemetryError::Levels {
+        got: levels.to_owned(),
         source,
     })?;
     let logs = tracing_subscriber::fmt()

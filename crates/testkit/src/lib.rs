@@ -1,4 +1,5 @@
-//! What tests stand on: a fake clock, a PostgreSQL of their own, scripted peers. Knows no service.
+//! What tests stand on: a fake clock, a PostgreSQL of their own, a realm of users and peers, scripted peers. Knows no
+//! service.
 
 mod clock;
 mod database;

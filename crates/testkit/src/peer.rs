@@ -62,8 +62,10 @@ pub struct Script<Q, A> {
 
 struct Told<Q, A> {
     next: VecDeque<Result<A, Status>>,
-    otherwise: Option<Box<dyn FnMut(&Q) -> Result<A, Status> + Send>>,
+    otherwise: Option<Box<Rule<Q, A>>>,
 }
+
+type Rule<Q, A> = dyn FnMut(&Q) -> Result<A, Status> + Send;
 
 /// A call as it arrived.
 #[derive(Debug, Clone)]
@@ -132,15 +134,13 @@ impl<Q: Clone, A> Script<Q, A> {
         });
         self.count.send_modify(|count| *count += 1);
         let mut told = lock(&self.told);
-        let answer = match told.next.pop_front() {
-            Some(answer) => answer,
-            None => match &mut told.otherwise {
-                Some(answer) => answer(&message),
-                None => {
-                    drop(told);
-                    panic!("no answer is scripted for {}", std::any::type_name::<Q>())
-                }
-            },
+        let answer = match (told.next.pop_front(), &mut told.otherwise) {
+            (Some(answer), _) => answer,
+            (None, Some(rule)) => rule(&message),
+            (None, None) => {
+                drop(told);
+                panic!("no answer is scripted for {}", std::any::type_name::<Q>())
+            }
         };
         answer.map(Response::new)
     }
@@ -154,6 +154,7 @@ macro_rules! scripted_peer {
     }) => {
         $(#[$doc])*
         #[derive(Default)]
+        #[allow(clippy::struct_field_names, reason = "the fields are named as the calls")]
         $visible struct $name {
             $($visible $call: $crate::peer::Script<$request, $response>,)+
         }
@@ -174,4 +175,89 @@ macro_rules! scripted_peer {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use holdfast_proto::users::v1::{
+        CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
+        Profile, UpdateProfileRequest, UpdateProfileResponse,
+        users_service_client::UsersServiceClient,
+        users_service_server::{UsersService, UsersServiceServer},
+    };
+    use tonic::Code;
+
+    use super::*;
+
+    scripted_peer! {
+        struct Users: UsersService {
+            create_profile(CreateProfileRequest) -> CreateProfileResponse;
+            get_profile(GetProfileRequest) -> GetProfileResponse;
+            update_profile(UpdateProfileRequest) -> UpdateProfileResponse;
+        }
+    }
+
+    fn users() -> (Arc<Users>, UsersServiceClient<Transport>) {
+        let users = Arc::new(Users::default());
+        let server = UsersServiceServer::from_arc(users.clone());
+        (users, UsersServiceClient::new(local("users", server)))
+    }
+
+    fn ask(user_id: &str) -> GetProfileRequest {
+        GetProfileRequest {
+            user_id: user_id.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_come_in_the_order_of_the_script_and_then_as_otherwise() {
+        let (users, mut client) = users();
+        users
+            .get_profile
+            .then(Err(Status::unavailable("gone")))
+            .otherwise(|asked| {
+                let profile = Profile {
+                    user_id: asked.user_id.clone(),
+                    ..Profile::default()
+                };
+                Ok(GetProfileResponse {
+                    profile: Some(profile),
+                })
+            });
+        let refused = client.get_profile(ask("usr_1")).await;
+        assert_eq!(refused.expect_err("scripted").code(), Code::Unavailable);
+        for user in ["usr_2", "usr_3"] {
+            let answer = client.get_profile(ask(user)).await.expect("scripted");
+            let profile = answer.into_inner().profile.expect("a profile");
+            assert_eq!(profile.user_id, user);
+        }
+        let asked = users.get_profile.asked();
+        assert_eq!(asked, [ask("usr_1"), ask("usr_2"), ask("usr_3")]);
+        assert!(users.update_profile.asked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_script_is_internal_and_recorded() {
+        let (users, mut client) = users();
+        let mut request = Request::new(ask("usr_1"));
+        request
+            .metadata_mut()
+            .insert("x-sent", "there".parse().expect("ascii"));
+        let refused = client.get_profile(request).await.expect_err("no script");
+        assert_eq!(refused.code(), Code::Internal);
+        let calls = users.get_profile.calls();
+        assert_eq!(calls.len(), 1);
+        assert_eq!(calls[0].metadata.get("x-sent").expect("sent"), "there");
+    }
+
+    #[tokio::test]
+    async fn a_test_can_wait_for_a_call_that_is_yet_to_come() {
+        let (users, mut client) = users();
+        let calling = tokio::spawn(async move { client.get_profile(ask("usr_1")).await });
+        users.get_profile.asked_times(1).await;
+        assert_eq!(users.get_profile.asked(), [ask("usr_1")]);
+        calling.abort();
+    }
 }

@@ -15,16 +15,25 @@ use tonic::{Status, body::Body};
 use super::{deadline, metadata};
 
 /// An answer that ends with a gRPC status, whatever happens to what makes it: a passed deadline, a panic, a broken
-/// connection. `T` is what it holds on to until then.
-pub(super) struct Answer<T> {
+/// connection. It holds on to its source until then.
+pub(super) struct Answer<S> {
     inner: Body,
     until: Until,
     // Made when the stream first waits: an answer that is already there needs no timer.
     cut: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
-    on_fault: fn(&T, Status) -> Status,
-    held: T,
+    source: S,
     ended: bool,
 }
+
+/// What an answer comes from.
+pub(super) trait Source: Send + Unpin + 'static {
+    /// Says what the reader is told when the stream broke with `fault`.
+    fn broke_off(&self, fault: Status) -> Status {
+        fault
+    }
+}
+
+impl Source for () {}
 
 /// When an answer is cut off that has not ended by itself.
 pub(super) enum Until {
@@ -34,20 +43,14 @@ pub(super) enum Until {
     Closing(CancellationToken),
 }
 
-impl<T: Send + Unpin + 'static> Answer<T> {
-    /// Guards `inner`. `on_fault` turns what broke the stream into what the reader is told.
-    pub(super) fn guard(
-        inner: Body,
-        until: Until,
-        held: T,
-        on_fault: fn(&T, Status) -> Status,
-    ) -> Body {
+impl<S: Source> Answer<S> {
+    /// Guards `inner`.
+    pub(super) fn guard(inner: Body, until: Until, source: S) -> Body {
         Body::new(Self {
             inner,
             until,
             cut: None,
-            on_fault,
-            held,
+            source,
             ended: false,
         })
     }
@@ -87,7 +90,7 @@ impl<T: Send + Unpin + 'static> Answer<T> {
     }
 }
 
-impl<T: Send + Unpin + 'static> http_body::Body for Answer<T> {
+impl<S: Source> http_body::Body for Answer<S> {
     type Data = Bytes;
     type Error = Status;
 
@@ -102,7 +105,7 @@ impl<T: Send + Unpin + 'static> http_body::Body for Answer<T> {
         let polled = catch_unwind(AssertUnwindSafe(|| this.poll_inner(cx)));
         let status = match polled {
             Ok(Poll::Pending) => ready!(this.poll_cut(cx)),
-            Ok(Poll::Ready(Some(Err(fault)))) => (this.on_fault)(&this.held, fault),
+            Ok(Poll::Ready(Some(Err(fault)))) => this.source.broke_off(fault),
             Ok(going_on) => return going_on.map_ok(metadata::fit_trailers),
             Err(_panic) => super::door::panicked(),
         };

@@ -18,7 +18,7 @@ use tower::{Service, ServiceExt};
 use tracing::Instrument;
 
 use super::{
-    body::{Answer, Until},
+    body::{Answer, Source, Until},
     deadline, metadata,
 };
 
@@ -72,7 +72,7 @@ impl Door {
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => {
                 let until = Until::Deadline(deadline);
-                response.map(|body| Answer::guard(body, until, permit, own_fault))
+                response.map(|body| Answer::guard(body, until, permit))
             }
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_panic)) => panicked().into_http(),
@@ -104,10 +104,8 @@ pub(super) fn panicked() -> Status {
     Status::internal("the callee failed unexpectedly")
 }
 
-/// A handler's stream states its failures itself.
-fn own_fault(_: &OwnedSemaphorePermit, fault: Status) -> Status {
-    fault
-}
+/// A handler's stream states its failures itself; it only keeps its place among the calls in hand.
+impl Source for OwnedSemaphorePermit {}
 
 fn without_extensions(mut request: Request<Body>) -> Request<Body> {
     request.extensions_mut().clear();

@@ -13,7 +13,6 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Status,
     body::Body,
     service::Routes,
     transport::{Server, server::TcpIncoming},
@@ -115,13 +114,9 @@ impl Service<Request<Body>> for Street {
         let closing = self.closing.clone();
         Box::pin(async move {
             let response = door.call(request).await?;
-            Ok(response.map(|body| Answer::guard(body, Until::Closing(closing), (), as_it_is)))
+            Ok(response.map(|body| Answer::guard(body, Until::Closing(closing), ())))
         })
     }
-}
-
-fn as_it_is((): &(), fault: Status) -> Status {
-    fault
 }
 
 /// Reads `orders` from `/holdfast.orders.v1.OrdersService/PlaceOrder`.

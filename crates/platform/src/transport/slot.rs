@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::{
     Door, Transport,
-    body::{Answer, Until},
+    body::{Answer, Source, Until},
     deadline, metadata,
 };
 
@@ -145,7 +145,7 @@ impl Service<Request<Body>> for Slot {
             let mut response = deadline::within(deadline, peer.send(request)).await??;
             response.extensions_mut().clear();
             let until = Until::Deadline(deadline);
-            Ok(response.map(|body| Answer::guard(body, until, peer, broke_off)))
+            Ok(response.map(|body| Answer::guard(body, until, peer)))
         })
     }
 }
@@ -175,7 +175,7 @@ impl Peer {
     /// The one map of transport faults: a passed deadline, or the peer cannot be reached. Whether the callee did
     /// anything is unknown either way.
     fn fault(&self, error: &(dyn Error + 'static)) -> Status {
-        if causes(error).any(|cause| cause.is::<TimeoutExpired>()) {
+        if causes(error).any(<dyn Error>::is::<TimeoutExpired>) {
             return deadline::passed();
         }
         metrics::counter!("rpc_transport_faults_total", "peer" => self.name).increment(1);
@@ -195,8 +195,10 @@ impl Peer {
     }
 }
 
-fn broke_off(peer: &Arc<Peer>, fault: Status) -> Status {
-    peer.fault(&fault)
+impl Source for Arc<Peer> {
+    fn broke_off(&self, fault: Status) -> Status {
+        self.fault(&fault)
+    }
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

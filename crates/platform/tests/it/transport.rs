@@ -352,6 +352,27 @@ async fn a_callee_keeps_the_deadline_of_a_caller_that_does_not() {
 }
 
 #[tokio::test]
+async fn a_caller_keeps_its_deadline_when_the_peer_accepts_and_never_answers() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", mute.local_addr().expect("it is bound"));
+    let holding = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = mute.accept().await {
+            held.push(connection);
+        }
+    });
+    let transport = transport::remote("users", channel("users", &url).expect("an address"));
+    let mut client = UsersServiceClient::new(transport);
+    let refused = soon("the caller gave up", "over TCP", async {
+        client.get_profile(ask_within(SHORT)).await
+    });
+    let refused = refused.await.expect_err("it never answers");
+    assert_eq!(refused.code(), Code::DeadlineExceeded);
+    assert_eq!(refused.message(), "the deadline of the call has passed");
+    holding.abort();
+}
+
+#[tokio::test]
 async fn a_call_without_a_deadline_gets_the_default_one() {
     let paths = both(Door::new(
         "users",
