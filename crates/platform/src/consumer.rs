@@ -13,7 +13,10 @@
 //! keys go on. A handler that fails for now halts the partition, and is asked again. Types that nobody here listens to
 //! advance the version of their key like all others.
 
-use std::{collections::HashMap, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, convert::Infallible, error::Error, panic::AssertUnwindSafe, sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt;
 use sqlx::{PgConnection, PgPool};
@@ -22,6 +25,7 @@ use tokio::{
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     bus::{Bus, BusError, Partition, Place, Record},
@@ -33,6 +37,8 @@ use crate::{
 pub const BACKOFF_MIN_MILLIS: u64 = 50;
 /// Longest wait before a halted partition is tried again, in milliseconds.
 pub const BACKOFF_MAX_MILLIS: u64 = 10_000;
+/// Longest time one message may take to take effect, in seconds.
+const HANDLE_MAX_SECS: u64 = 10;
 /// How often keys are forgotten whose messages the log has dropped, in seconds.
 const PRUNE_INTERVAL_SECS: u64 = 3_600;
 /// Most keys forgotten in one transaction.
@@ -114,31 +120,44 @@ impl Consumer {
     }
 
     async fn follow_all(&self, pool: &PgPool, bus: &Arc<dyn Bus>, shutdown: &CancellationToken) {
-        let topics: Vec<Topic> = self
-            .interests
-            .iter()
-            .map(|interest| interest.topic)
-            .collect();
         let mut backoff = Backoff::default();
-        // Ends its tasks when it is dropped.
+        loop {
+            let began = Instant::now();
+            let Err(error) = self.follow_given(pool, bus, shutdown).await;
+            tracing::warn!(consumer = self.name, %error, "subscription ended");
+            if began.elapsed() > Duration::from_millis(BACKOFF_MAX_MILLIS) {
+                backoff = Backoff::default();
+            }
+            time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Subscribes, and follows every partition that is given, until the subscription or a follower breaks.
+    async fn follow_given(
+        &self,
+        pool: &PgPool,
+        bus: &Arc<dyn Bus>,
+        shutdown: &CancellationToken,
+    ) -> Result<Infallible, BusError> {
+        let mut topics: Vec<Topic> = Vec::new();
+        for interest in self.interests {
+            if !topics.contains(&interest.topic) {
+                topics.push(interest.topic);
+            }
+        }
+        let mut subscription = bus.subscribe(self.name, &topics).await?;
+        // Ends its followers when it is dropped.
         let mut following = JoinSet::new();
         loop {
-            let failed = async {
-                let mut subscription = bus.subscribe(self.name, &topics).await?;
-                loop {
-                    let partition = subscription.next().await?;
-                    backoff = Backoff::default();
-                    let follower = Follower::new(self.clone(), pool.clone(), partition);
+            tokio::select! {
+                partition = subscription.next() => {
+                    let follower = Follower::new(self.clone(), pool.clone(), partition?);
                     following.spawn(follower.run(shutdown.clone()));
                 }
-            };
-            let failed: Result<(), BusError> = failed.await;
-            if let Err(error) = failed {
-                tracing::warn!(consumer = self.name, %error, "cannot subscribe");
+                Some(ended) = following.join_next() => {
+                    ended.map_err(|panicked| BusError::Unavailable(panicked.into()))?;
+                }
             }
-            // A new subscription gives all partitions anew.
-            following.shutdown().await;
-            time::sleep(backoff.next()).await;
         }
     }
 
@@ -176,11 +195,21 @@ impl Consumer {
         if !self.listens_to(message) {
             return Ok(());
         }
-        let handled = AssertUnwindSafe(self.handler.handle(conn, message)).catch_unwind();
-        match handled.await {
-            Ok(handled) => handled,
+        let span = tracing::debug_span!(
+            "message",
+            consumer = self.name,
+            kind = message.kind,
+            key = message.key,
+            version = message.version,
+            traceparent = message.traceparent,
+        );
+        let handled = AssertUnwindSafe(self.handler.handle(conn, message).instrument(span));
+        let limit = Duration::from_secs(HANDLE_MAX_SECS);
+        match time::timeout(limit, handled.catch_unwind()).await {
+            Ok(Ok(handled)) => handled,
             // What the handler wrote is rolled back, and nothing else of it outlives the call.
-            Err(_) => Err(Handling::Permanent("handler panicked".to_owned())),
+            Ok(Err(_)) => Err(Handling::permanent("handler panicked")),
+            Err(late) => Err(Handling::transient(late)),
         }
     }
 }
@@ -484,8 +513,8 @@ impl Follower {
         let message = match Message::from_envelope(&record.envelope) {
             Ok(message) => message,
             Err(error) => {
-                parking::park(conn, &park, None, Cause::Fault, &error.to_string()).await?;
-                keys.block(&record.key, Cause::Fault);
+                let reason = error.to_string();
+                keys.park(conn, &park, None, Cause::Fault, &reason).await?;
                 return Ok(());
             }
         };
@@ -500,12 +529,12 @@ impl Follower {
             Verdict::Drop => {}
             Verdict::Behind => {
                 let reason = "an earlier message of this key is parked";
-                parking::park(conn, &park, version, Cause::Behind, reason).await?;
+                keys.park(conn, &park, version, Cause::Behind, reason)
+                    .await?;
             }
             Verdict::Gap { expected } => {
                 let reason = format!("version is {}, wanted {expected}", message.version);
-                parking::park(conn, &park, version, Cause::Gap, &reason).await?;
-                keys.block(&record.key, Cause::Gap);
+                keys.park(conn, &park, version, Cause::Gap, &reason).await?;
             }
             Verdict::Handle => {
                 if let Some(reason) = faults.get(&record.log_offset) {
@@ -516,8 +545,8 @@ impl Follower {
                         reason,
                         "message parked"
                     );
-                    parking::park(conn, &park, version, Cause::Fault, reason).await?;
-                    keys.block(&record.key, Cause::Fault);
+                    keys.park(conn, &park, version, Cause::Fault, reason)
+                        .await?;
                     return Ok(());
                 }
                 self.handle(conn, &message, record.log_offset).await?;
@@ -635,8 +664,11 @@ impl From<parking::ParkError> for Refusal {
 /// The states of the keys of one batch.
 struct Keys {
     states: HashMap<String, KeyState>,
+    /// By key the version and the offset that brought it.
     advanced: HashMap<String, (i64, i64)>,
     knows_every_key: bool,
+    /// How many messages of the consumer are parked, once somebody asked.
+    parked: Option<i64>,
 }
 
 impl Keys {
@@ -662,11 +694,31 @@ impl Keys {
             states,
             advanced: HashMap::new(),
             knows_every_key,
+            parked: None,
         })
     }
 
     fn state(&self, key: &str) -> KeyState {
         self.states.get(key).copied().unwrap_or_default()
+    }
+
+    /// Parks a record, which blocks its key.
+    async fn park(
+        &mut self,
+        conn: &mut PgConnection,
+        park: &parking::Park<'_>,
+        version: Option<i64>,
+        cause: Cause,
+        reason: &str,
+    ) -> Result<(), Refusal> {
+        let parked = match self.parked {
+            Some(counted) => counted,
+            None => parking::count(conn, park.consumer).await?,
+        };
+        parking::park(conn, park, parked, version, cause, reason).await?;
+        self.parked = Some(parked + 1);
+        self.block(&park.record.key, cause);
+        Ok(())
     }
 
     fn block(&mut self, key: &str, cause: Cause) {

@@ -241,15 +241,16 @@ pub(crate) enum ParkError {
     Database(#[from] sqlx::Error),
 }
 
-/// Parks a record. A record that is parked already stays as it is.
+/// Parks a record behind the `parked` ones of its consumer. A record that is parked already stays as it is.
 pub(crate) async fn park(
     conn: &mut PgConnection,
     park: &Park<'_>,
+    parked: i64,
     version: Option<i64>,
     cause: Cause,
     reason: &str,
 ) -> Result<(), ParkError> {
-    if count(conn, park.consumer).await? >= PARKED_MAX_MESSAGES {
+    if parked >= PARKED_MAX_MESSAGES {
         return Err(Full {
             consumer: park.consumer.to_owned(),
         }

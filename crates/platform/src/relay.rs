@@ -25,6 +25,8 @@ pub const POLL_MILLIS: u64 = 50;
 const GATHER_MILLIS: u64 = 20;
 /// Most messages one transaction carries.
 pub const BATCH_MAX_MESSAGES: usize = 500;
+/// Longest wait for the bus to take a batch, in seconds: shorter than a database lets a transaction rest.
+const APPEND_MAX_SECS: u64 = 8;
 /// Longest wait after failures, in milliseconds; it doubles from [`POLL_MILLIS`].
 const BACKOFF_MAX_MILLIS: u64 = 5_000;
 /// How often the outbox is measured, in seconds.
@@ -89,19 +91,27 @@ impl Relay {
             None => Duration::from_millis(GATHER_MILLIS),
         };
         let mut pause = poll;
+        let mut backlog = false;
         let mut measured: Option<Instant> = None;
         while !shutdown.is_cancelled() {
             let began = Instant::now();
-            match self.drain().await {
-                Ok(()) => pause = poll,
-                Err(error) => {
-                    tracing::warn!(service = self.service, %error, "cannot carry messages to the bus");
-                    pause = (pause * 2).min(Duration::from_millis(BACKOFF_MAX_MILLIS));
-                }
-            }
             if measured.is_none_or(|at| at.elapsed().as_secs() >= MEASURE_SECS) {
                 measured = Some(began);
                 self.measure().await;
+            }
+            match self.turn(backlog).await {
+                Ok(carried) => {
+                    pause = poll;
+                    backlog = carried == BATCH_MAX_MESSAGES;
+                }
+                Err(error) => {
+                    tracing::warn!(service = self.service, %error, "cannot carry messages to the bus");
+                    pause = (pause * 2).min(Duration::from_millis(BACKOFF_MAX_MILLIS));
+                    backlog = false;
+                }
+            }
+            if backlog {
+                continue;
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -110,15 +120,17 @@ impl Relay {
                 () = self.woken_after(began + gather), if pause == poll => {}
             }
         }
-        self.drain().await.ok();
+        if let Err(error) = self.turn(false).await {
+            tracing::warn!(service = self.service, %error, "left messages for the next start");
+        }
     }
 
     /// Carries what is there now, and what comes in meanwhile.
     pub async fn drain(&self) -> Result<(), RelayError> {
-        if let Some(fold) = &self.fold {
-            self.announce_folded(fold.as_ref()).await?;
+        let mut backlog = false;
+        while self.turn(backlog).await? == BATCH_MAX_MESSAGES {
+            backlog = true;
         }
-        while self.pass().await? == BATCH_MAX_MESSAGES {}
         Ok(())
     }
 
@@ -136,10 +148,25 @@ impl Relay {
         let mut outgoing = store::take_pending(&mut tx, BATCH_MAX_MESSAGES).await?;
         outgoing.sort_unstable_by_key(|message| message.outbox_id);
         if !outgoing.is_empty() {
-            self.bus.append(self.service, &outgoing).await?;
+            self.append(&outgoing).await?;
         }
         tx.commit().await?;
         Ok(outgoing.len())
+    }
+
+    /// Folds, unless older news is still to be carried, and carries one batch.
+    async fn turn(&self, backlog: bool) -> Result<usize, RelayError> {
+        if let Some(fold) = self.fold.as_ref().filter(|_| !backlog) {
+            self.announce_folded(fold.as_ref()).await?;
+        }
+        self.pass().await
+    }
+
+    async fn append(&self, outgoing: &[Outgoing]) -> Result<(), BusError> {
+        let answer = self.bus.append(self.service, outgoing);
+        time::timeout(Duration::from_secs(APPEND_MAX_SECS), answer)
+            .await
+            .unwrap_or_else(|late| Err(BusError::Unavailable(late.into())))
     }
 
     async fn woken_after(&self, earliest: Instant) {

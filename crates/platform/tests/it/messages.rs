@@ -510,7 +510,10 @@ mod consuming {
             3
         );
         let listening = world.listen(&recorder);
-        until("the key is forgotten", async || world.known_keys().await == 0).await;
+        until("the key is forgotten", async || {
+            world.known_keys().await == 0
+        })
+        .await;
         listening.stop().await;
         world.change("a").await;
         world.carry().await;
