@@ -1,0 +1,6 @@
+//! Rebuilds the crate when a migration changes, for migrations are compiled in.
+
+fn main() {
+    println!("cargo:rerun-if-changed=migrations");
+    println!("cargo:rerun-if-changed=sandbox/migrations");
+}

@@ -1,0 +1,626 @@
+//! Every statement on our tables.
+
+use holdfast_kernel::{Id, Money, Timestamp, id};
+use jiff_sqlx::ToSqlx;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        FailedStep, Failure, Method, MethodKind, NextAction, Payment, Purchase, Refund,
+        RefundTruth, SavedMethod, State, Status, Taken,
+    },
+    error::PaymentsError,
+};
+
+/// What is known of a saga.
+pub(crate) struct SeenSaga {
+    /// The highest epoch, this command's among them.
+    pub(crate) epoch: i64,
+    /// Its payment must not begin any more.
+    pub(crate) undone: bool,
+}
+
+/// A refund as it stands.
+pub(crate) struct RefundRow {
+    pub(crate) payment: Id<id::Payment>,
+    pub(crate) amount: i64,
+    pub(crate) is_open: bool,
+}
+
+/// Takes note of a command's epoch, and keeps other commands of the saga out until the transaction ends.
+pub(crate) async fn see_saga(
+    db: &mut PgConnection,
+    purchase: &Purchase,
+    epoch: i64,
+) -> Result<SeenSaga, PaymentsError> {
+    let (epoch, undone) = sqlx::query_as(
+        "INSERT INTO saga AS seen (purchase_id, epoch) VALUES ($1, $2)
+         ON CONFLICT (purchase_id) DO UPDATE SET epoch = greatest(seen.epoch, excluded.epoch)
+         RETURNING epoch, undone_at IS NOT NULL",
+    )
+    .bind(purchase.as_str())
+    .bind(epoch)
+    .fetch_one(db)
+    .await?;
+    Ok(SeenSaga { epoch, undone })
+}
+
+/// The highest epoch of a saga that was seen before.
+pub(crate) async fn find_epoch(
+    db: &mut PgConnection,
+    purchase: &Purchase,
+) -> Result<Option<i64>, PaymentsError> {
+    Ok(
+        sqlx::query_scalar("SELECT epoch FROM saga WHERE purchase_id = $1")
+            .bind(purchase.as_str())
+            .fetch_optional(db)
+            .await?,
+    )
+}
+
+/// Leaves a tombstone: the payment of this saga must not begin any more.
+pub(crate) async fn bury_payment(
+    db: &mut PgConnection,
+    purchase: &Purchase,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    sqlx::query("UPDATE saga SET undone_at = coalesce(undone_at, $2) WHERE purchase_id = $1")
+        .bind(purchase.as_str())
+        .bind(now.to_sqlx())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Writes a new payment; a purchase that has one keeps it.
+pub(crate) async fn insert_payment(
+    db: &mut PgConnection,
+    payment: &Payment,
+) -> Result<bool, PaymentsError> {
+    let done = sqlx::query(
+        "INSERT INTO payment (payment_id, purchase_id, user_id, method_type, method_token, amount, currency,
+                              expires_at, status, created_at, version, told, checks, next_check_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         ON CONFLICT (payment_id) DO NOTHING",
+    )
+    .bind(payment.id.uuid())
+    .bind(payment.purchase.as_str())
+    .bind(payment.user.uuid())
+    .bind(payment.method.kind.as_str())
+    .bind(&payment.method.token)
+    .bind(payment.amount.amount)
+    .bind(payment.amount.currency.code())
+    .bind(payment.expires_at.to_sqlx())
+    .bind(payment.status().as_str())
+    .bind(payment.created_at.to_sqlx())
+    .bind(payment.version)
+    .bind(payment.told)
+    .bind(payment.checks)
+    .bind(payment.next_check_at.map(|at| at.to_sqlx()))
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A payment as it stands.
+pub(crate) async fn find_payment(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+) -> Result<Option<Payment>, PaymentsError> {
+    let row: Option<PaymentRow> = sqlx::query_as(
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
+                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
+                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+         FROM payment WHERE payment_id = $1",
+    )
+    .bind(payment.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(PaymentRow::read).transpose()
+}
+
+/// A payment that nobody else changes until the transaction ends.
+pub(crate) async fn lock_payment(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+) -> Result<Option<Payment>, PaymentsError> {
+    let row: Option<PaymentRow> = sqlx::query_as(
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
+                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
+                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+         FROM payment WHERE payment_id = $1 FOR UPDATE",
+    )
+    .bind(payment.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(PaymentRow::read).transpose()
+}
+
+/// Writes what may change of a locked payment.
+pub(crate) async fn save_payment(
+    db: &mut PgConnection,
+    payment: &Payment,
+) -> Result<(), PaymentsError> {
+    let state = StateColumns::of(payment);
+    sqlx::query(
+        "UPDATE payment SET status = $2, action_type = $3, action_url = $4, slip_number = $5, slip_store = $6,
+                slip_expires_at = $7, failed_step = $8, failure = $9, captured = $10, refunded = $11, refunding = $12,
+                version = $13, told = $14, checks = $15, next_check_at = $16
+         WHERE payment_id = $1",
+    )
+    .bind(payment.id.uuid())
+    .bind(payment.status().as_str())
+    .bind(state.action_type)
+    .bind(state.action_url)
+    .bind(state.slip_number)
+    .bind(state.slip_store)
+    .bind(state.slip_expires_at.map(|at| at.to_sqlx()))
+    .bind(state.failed_step)
+    .bind(state.failure)
+    .bind(state.taken.captured)
+    .bind(state.taken.refunded)
+    .bind(state.taken.refunding)
+    .bind(payment.version)
+    .bind(payment.told)
+    .bind(payment.checks)
+    .bind(payment.next_check_at.map(|at| at.to_sqlx()))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Whether any payment is due for a look.
+pub(crate) async fn is_any_due(
+    db: &mut PgConnection,
+    now: Timestamp,
+) -> Result<bool, PaymentsError> {
+    Ok(
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM payment WHERE next_check_at <= $1)")
+            .bind(now.to_sqlx())
+            .fetch_one(db)
+            .await?,
+    )
+}
+
+/// Takes up to `limit` payments that are due for a look, oldest first, and puts off the next look of each, so that
+/// workers beside each other take different ones and one that dies loses none.
+pub(crate) async fn claim_due_payments(
+    db: &mut PgConnection,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Payment>, PaymentsError> {
+    let rows: Vec<PaymentRow> = sqlx::query_as(
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
+                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
+                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+         FROM payment WHERE next_check_at <= $1
+         ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+    )
+    .bind(now.to_sqlx())
+    .bind(limit)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut due = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut payment = row.read()?;
+        payment.next_check_at = Some(Payment::look_again_at(payment.checks, now));
+        payment.checks = payment.checks.saturating_add(1);
+        due.push(payment);
+    }
+    let ids: Vec<Uuid> = due.iter().map(|payment| payment.id.uuid()).collect();
+    let times: Vec<_> = due
+        .iter()
+        .map(|payment| payment.next_check_at.map(|at| at.to_sqlx()))
+        .collect();
+    sqlx::query(
+        "UPDATE payment SET checks = checks + 1, next_check_at = later.at
+         FROM unnest($1::uuid[], $2::timestamptz[]) AS later (id, at)
+         WHERE payment_id = later.id",
+    )
+    .bind(ids)
+    .bind(times)
+    .execute(db)
+    .await?;
+    Ok(due)
+}
+
+/// Which of these payments we have no row of.
+pub(crate) async fn unknown_among(
+    db: &mut PgConnection,
+    payments: &[Id<id::Payment>],
+) -> Result<Vec<Id<id::Payment>>, PaymentsError> {
+    let asked: Vec<Uuid> = payments.iter().map(|payment| payment.uuid()).collect();
+    let unknown: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
+         WHERE NOT EXISTS (SELECT FROM payment WHERE payment_id = asked.id)",
+    )
+    .bind(asked)
+    .fetch_all(db)
+    .await?;
+    Ok(unknown.into_iter().map(Id::new).collect())
+}
+
+/// Writes down a refund that begins.
+pub(crate) async fn insert_refund(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+    refund: &Refund,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    sqlx::query(
+        "INSERT INTO refund (refund_id, payment_id, amount, reason, status, created_at)
+         VALUES ($1, $2, $3, $4, 'open', $5)",
+    )
+    .bind(refund.id.uuid())
+    .bind(payment.uuid())
+    .bind(refund.amount)
+    .bind(&refund.reason)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A refund of that id.
+pub(crate) async fn find_refund(
+    db: &mut PgConnection,
+    refund: Id<id::Refund>,
+) -> Result<Option<RefundRow>, PaymentsError> {
+    let row: Option<(Uuid, i64, String)> =
+        sqlx::query_as("SELECT payment_id, amount, status FROM refund WHERE refund_id = $1")
+            .bind(refund.uuid())
+            .fetch_optional(db)
+            .await?;
+    Ok(row.map(|(payment, amount, status)| RefundRow {
+        payment: Id::new(payment),
+        amount,
+        is_open: status == OPEN,
+    }))
+}
+
+/// The refunds of a payment that are not over, oldest first.
+pub(crate) async fn open_refunds(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+) -> Result<Vec<Refund>, PaymentsError> {
+    let rows: Vec<(Uuid, i64, String)> = sqlx::query_as(
+        "SELECT refund_id, amount, reason FROM refund
+         WHERE payment_id = $1 AND status = 'open' ORDER BY created_at, refund_id",
+    )
+    .bind(payment.uuid())
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(refund, amount, reason)| Refund {
+            id: Id::new(refund),
+            amount,
+            reason,
+        })
+        .collect())
+}
+
+/// Writes down how a refund ended.
+pub(crate) async fn close_refund(
+    db: &mut PgConnection,
+    refund: Id<id::Refund>,
+    truth: &RefundTruth,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    let (status, failure) = match truth {
+        RefundTruth::Pending => return Ok(()),
+        RefundTruth::Done => ("done", None),
+        RefundTruth::Refused { reason } => ("refused", Some(reason)),
+    };
+    sqlx::query(
+        "UPDATE refund SET status = $2, failure = $3, settled_at = $4 WHERE refund_id = $1 AND status = 'open'",
+    )
+    .bind(refund.uuid())
+    .bind(status)
+    .bind(failure)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Ends the refunds that waited for a capture that never came.
+pub(crate) async fn drop_open_refunds(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    sqlx::query(
+        "UPDATE refund SET status = 'refused', failure = 'nothing_captured', settled_at = $2
+         WHERE payment_id = $1 AND status = 'open'",
+    )
+    .bind(payment.uuid())
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Keeps a method; an id that has one keeps it.
+pub(crate) async fn insert_method(
+    db: &mut PgConnection,
+    saved: &SavedMethod,
+    fingerprint: &[u8],
+) -> Result<bool, PaymentsError> {
+    let done = sqlx::query(
+        "INSERT INTO payment_method (payment_method_id, user_id, method_type, method_token, fingerprint, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (payment_method_id) DO NOTHING",
+    )
+    .bind(saved.id.uuid())
+    .bind(saved.user.uuid())
+    .bind(saved.method.kind.as_str())
+    .bind(&saved.method.token)
+    .bind(fingerprint)
+    .bind(saved.created_at.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A kept method, and the fingerprint of the request that kept it.
+pub(crate) async fn find_method(
+    db: &mut PgConnection,
+    method: Id<id::PaymentMethod>,
+) -> Result<Option<(SavedMethod, Vec<u8>)>, PaymentsError> {
+    let row: Option<MethodRow> = sqlx::query_as(
+        "SELECT payment_method_id, user_id, method_type, method_token, fingerprint, created_at
+         FROM payment_method WHERE payment_method_id = $1",
+    )
+    .bind(method.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(MethodRow::read).transpose()
+}
+
+/// A user's methods behind `after`, newest first.
+pub(crate) async fn list_methods(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    after: Option<(Timestamp, Uuid)>,
+    limit: i64,
+) -> Result<Vec<SavedMethod>, PaymentsError> {
+    let (at, id) = after.unzip();
+    let rows: Vec<MethodRow> = sqlx::query_as(
+        "SELECT payment_method_id, user_id, method_type, method_token, fingerprint, created_at
+         FROM payment_method
+         WHERE user_id = $1 AND ($2::timestamptz IS NULL OR (created_at, payment_method_id) < ($2, $3))
+         ORDER BY created_at DESC, payment_method_id DESC LIMIT $4",
+    )
+    .bind(user.uuid())
+    .bind(at.map(|at| at.to_sqlx()))
+    .bind(id)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|row| row.read().map(|(saved, _)| saved))
+        .collect()
+}
+
+/// Until when a provider's list was compared with ours.
+pub(crate) async fn find_swept_until(
+    db: &mut PgConnection,
+    provider: &str,
+) -> Result<Option<Timestamp>, PaymentsError> {
+    let at: Option<jiff_sqlx::Timestamp> =
+        sqlx::query_scalar("SELECT swept_until FROM sweep WHERE provider = $1")
+            .bind(provider)
+            .fetch_optional(db)
+            .await?;
+    Ok(at.map(Timestamp::from))
+}
+
+/// Writes down until when a provider's list was compared with ours; never goes back.
+pub(crate) async fn save_swept_until(
+    db: &mut PgConnection,
+    provider: &str,
+    until: Timestamp,
+) -> Result<(), PaymentsError> {
+    sqlx::query(
+        "INSERT INTO sweep AS done (provider, swept_until) VALUES ($1, $2)
+         ON CONFLICT (provider) DO UPDATE SET swept_until = greatest(done.swept_until, excluded.swept_until)",
+    )
+    .bind(provider)
+    .bind(until.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+const OPEN: &str = "open";
+const REDIRECT: &str = "redirect";
+const SLIP: &str = "konbini_slip";
+
+/// What of a state stands in columns of its own.
+#[derive(Default)]
+struct StateColumns<'a> {
+    action_type: Option<&'static str>,
+    action_url: Option<&'a str>,
+    slip_number: Option<&'a str>,
+    slip_store: Option<&'a str>,
+    slip_expires_at: Option<Timestamp>,
+    failed_step: Option<&'static str>,
+    failure: Option<&'a str>,
+    taken: Taken,
+}
+
+impl<'a> StateColumns<'a> {
+    fn of(payment: &'a Payment) -> Self {
+        let taken = payment.taken();
+        let bare = Self {
+            taken,
+            ..Self::default()
+        };
+        match &payment.state {
+            State::RequiresAction(NextAction::Redirect { url }) => Self {
+                action_type: Some(REDIRECT),
+                action_url: Some(url),
+                ..bare
+            },
+            State::RequiresAction(NextAction::Slip {
+                confirmation_number,
+                store,
+                expires_at,
+            }) => Self {
+                action_type: Some(SLIP),
+                slip_number: Some(confirmation_number),
+                slip_store: Some(store),
+                slip_expires_at: Some(*expires_at),
+                ..bare
+            },
+            State::Failed(failure) => Self {
+                failed_step: Some(failure.step.as_str()),
+                failure: Some(&failure.reason),
+                ..bare
+            },
+            State::Processing
+            | State::Authorized
+            | State::Capturing { .. }
+            | State::Voiding { .. }
+            | State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_)
+            | State::Voided
+            | State::Expired => bare,
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct PaymentRow {
+    payment_id: Uuid,
+    purchase_id: String,
+    user_id: Uuid,
+    method_type: String,
+    method_token: String,
+    amount: i64,
+    currency: String,
+    expires_at: jiff_sqlx::Timestamp,
+    status: String,
+    action_type: Option<String>,
+    action_url: Option<String>,
+    slip_number: Option<String>,
+    slip_store: Option<String>,
+    slip_expires_at: Option<jiff_sqlx::Timestamp>,
+    failed_step: Option<String>,
+    failure: Option<String>,
+    captured: i64,
+    refunded: i64,
+    refunding: i64,
+    created_at: jiff_sqlx::Timestamp,
+    version: i64,
+    told: i64,
+    checks: i32,
+    next_check_at: Option<jiff_sqlx::Timestamp>,
+}
+
+impl PaymentRow {
+    fn read(self) -> Result<Payment, PaymentsError> {
+        let id: Id<id::Payment> = Id::new(self.payment_id);
+        let unreadable =
+            |column: &str| PaymentsError::Unreadable(format!("payment.{column} of {id}"));
+        let taken = Taken {
+            captured: self.captured,
+            refunded: self.refunded,
+            refunding: self.refunding,
+        };
+        let queued = self.refunding;
+        let status = Status::parse(&self.status).ok_or_else(|| unreadable("status"))?;
+        let state = match status {
+            Status::Processing => State::Processing,
+            Status::RequiresAction => {
+                let action = match self.action_type.as_deref() {
+                    Some(REDIRECT) => NextAction::Redirect {
+                        url: self.action_url.ok_or_else(|| unreadable("action_url"))?,
+                    },
+                    Some(SLIP) => NextAction::Slip {
+                        confirmation_number: self
+                            .slip_number
+                            .ok_or_else(|| unreadable("slip_number"))?,
+                        store: self.slip_store.ok_or_else(|| unreadable("slip_store"))?,
+                        expires_at: self
+                            .slip_expires_at
+                            .map(Timestamp::from)
+                            .ok_or_else(|| unreadable("slip_expires_at"))?,
+                    },
+                    _ => return Err(unreadable("action_type")),
+                };
+                State::RequiresAction(action)
+            }
+            Status::Authorized => State::Authorized,
+            Status::Capturing => State::Capturing { queued },
+            Status::Voiding => State::Voiding { queued },
+            Status::Captured => State::Captured(taken),
+            Status::RefundPending => State::RefundPending(taken),
+            Status::PartiallyRefunded => State::PartiallyRefunded(taken),
+            Status::Refunded => State::Refunded(taken),
+            Status::Failed => State::Failed(Failure {
+                step: self
+                    .failed_step
+                    .as_deref()
+                    .and_then(FailedStep::parse)
+                    .ok_or_else(|| unreadable("failed_step"))?,
+                reason: self.failure.ok_or_else(|| unreadable("failure"))?,
+            }),
+            Status::Voided => State::Voided,
+            Status::Expired => State::Expired,
+        };
+        let currency = self.currency.parse().map_err(|_| unreadable("currency"))?;
+        Ok(Payment {
+            id,
+            purchase: Purchase::parse(&self.purchase_id)
+                .ok_or_else(|| unreadable("purchase_id"))?,
+            user: Id::new(self.user_id),
+            method: Method {
+                kind: MethodKind::parse(&self.method_type)
+                    .ok_or_else(|| unreadable("method_type"))?,
+                token: self.method_token,
+            },
+            amount: Money::new(self.amount, currency),
+            expires_at: self.expires_at.into(),
+            state,
+            created_at: self.created_at.into(),
+            version: self.version,
+            told: self.told,
+            checks: self.checks,
+            next_check_at: self.next_check_at.map(Timestamp::from),
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct MethodRow {
+    payment_method_id: Uuid,
+    user_id: Uuid,
+    method_type: String,
+    method_token: String,
+    fingerprint: Vec<u8>,
+    created_at: jiff_sqlx::Timestamp,
+}
+
+impl MethodRow {
+    fn read(self) -> Result<(SavedMethod, Vec<u8>), PaymentsError> {
+        let id: Id<id::PaymentMethod> = Id::new(self.payment_method_id);
+        let kind = MethodKind::parse(&self.method_type).ok_or_else(|| {
+            PaymentsError::Unreadable(format!("payment_method.method_type of {id}"))
+        })?;
+        let saved = SavedMethod {
+            id,
+            user: Id::new(self.user_id),
+            method: Method {
+                kind,
+                token: self.method_token,
+            },
+            created_at: self.created_at.into(),
+        };
+        Ok((saved, self.fingerprint))
+    }
+}
