@@ -142,6 +142,17 @@ impl Fault {
         self.figures.get(name).map(String::as_str)
     }
 
+    /// All figures, in the order of their names.
+    pub fn figures(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut figures: Vec<_> = self
+            .figures
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        figures.sort_unstable();
+        figures.into_iter()
+    }
+
     /// The entries of `errors`.
     pub fn items(&self) -> &[Value] {
         &self.items

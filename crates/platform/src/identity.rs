@@ -256,6 +256,11 @@ impl Verifier {
         }))
     }
 
+    /// Whose tokens are taken.
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
     /// The caller that these headers prove; nobody at all where they claim nothing.
     ///
     /// Fails with `UNAUTHENTICATED` when they claim something that does not hold.

@@ -1,1 +1,112 @@
 //! The public door: REST over every service, problems, idempotent replies.
+//!
+//! Read in this order: `access` (every route and who may use it), `api` (a file a resource: decode, call, encode),
+//! `problems` (what clients are told), `idempotency` (a request asked twice), `decode` and `reply` (bytes in, bytes
+//! out), `hygiene` (what holds for all), `server` (the sockets), `seal` and `store` (replies at rest).
+
+mod access;
+mod api;
+mod decode;
+mod error;
+mod hygiene;
+mod idempotency;
+mod problems;
+mod reply;
+mod seal;
+mod server;
+mod store;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use holdfast_platform::{
+    service::{Context, StartError, Task},
+    transport::Transport,
+};
+use holdfast_proto::{
+    auth::v1::auth_service_client::AuthServiceClient,
+    catalog::v1::catalog_service_client::CatalogServiceClient,
+    inventory::v1::inventory_service_client::InventoryServiceClient,
+    orders::v1::orders_service_client::OrdersServiceClient,
+    payments::v1::payments_service_client::PaymentsServiceClient,
+    users::v1::users_service_client::UsersServiceClient,
+};
+use serde::Deserialize;
+use sqlx::migrate::Migrator;
+
+pub use access::{ACCESS, Audience};
+pub use problems::{REASONS, Reason};
+pub use server::{DRAIN_SECS, HEADER_READ_SECS, serve};
+
+/// The schema of this service: replies under idempotency keys.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// The defaults of [`Settings`], each key with its meaning and unit.
+pub const DEFAULTS: &str = include_str!("../settings.toml");
+
+/// The section `[gateway]`; see `settings.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "settings.toml explains each key")]
+pub struct Settings {
+    pub database_url: String,
+    pub owner_database_url: String,
+    pub max_connections: u32,
+    pub public_url: String,
+    pub reply_hours: u64,
+    pub max_client_connections: usize,
+}
+
+/// Whom this service calls.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each field is the service of that name")]
+pub struct Peers {
+    pub auth: AuthServiceClient<Transport>,
+    pub users: UsersServiceClient<Transport>,
+    pub catalog: CatalogServiceClient<Transport>,
+    pub inventory: InventoryServiceClient<Transport>,
+    pub orders: OrdersServiceClient<Transport>,
+    pub payments: PaymentsServiceClient<Transport>,
+}
+
+/// The built door: what [`serve`] serves, and the work beside it.
+pub struct Door {
+    /// Every route, behind the table and the hygiene of all requests.
+    pub router: Router,
+    /// Its workers.
+    pub tasks: Vec<Task>,
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+struct Gateway {
+    peers: Peers,
+    context: Context,
+    replies: idempotency::Replies,
+    public_url: Arc<str>,
+}
+
+/// Builds the door. It opens no socket.
+pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Door, StartError> {
+    let public_url = settings.public_url.trim_end_matches('/');
+    let is_url = public_url.starts_with("https://") || public_url.starts_with("http://");
+    if !public_url.is_empty() && !is_url {
+        return Err(StartError::Setting {
+            key: "gateway.public_url".to_owned(),
+            text: format!("got {public_url:?}, wanted a URL such as \"https://shop.example\""),
+        });
+    }
+    let kept_for = Duration::from_secs(settings.reply_hours.saturating_mul(3600));
+    let replies = idempotency::Replies::new(context.clone(), kept_for);
+    let tasks = vec![Task::new("reply pruner", replies.clone().prune())];
+    let gateway = Gateway {
+        peers,
+        context,
+        replies,
+        public_url: public_url.into(),
+    };
+    Ok(Door {
+        router: api::router(gateway),
+        tasks,
+    })
+}

@@ -1,0 +1,125 @@
+//! Who may use which route. The services check again: this table is the public promise, theirs is the lock.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use holdfast_platform::identity::{Caller, Role};
+use http::Method;
+
+use crate::{Gateway, error::GatewayError, problems::Problem};
+
+/// Who may use a route at all. Whose things they may touch is the service's to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody; a token is not even looked at, so that an expired one does not keep anybody from a new one.
+    Open,
+    /// Everybody; who sends a token must send a valid one, and may see more.
+    Anyone,
+    /// Whoever is logged in.
+    User,
+    /// Roles `staff` and `admin`.
+    Staff,
+    /// Role `admin`.
+    Admin,
+}
+
+/// Every route: method, path, and who may use it. One that is missing here does not exist.
+#[rustfmt::skip]
+pub const ACCESS: &[(&str, &str, Audience)] = &[
+    ("GET", "/", Audience::Open),
+    ("GET", "/assets/{file}", Audience::Open),
+    ("GET", "/problems/{code}", Audience::Open),
+    ("GET", "/openapi.json", Audience::Open),
+    ("GET", "/healthz", Audience::Open),
+    ("GET", "/readyz", Audience::Open),
+    ("GET", "/v1/{service}/healthz", Audience::Open),
+    ("GET", "/.well-known/openid-configuration", Audience::Open),
+    ("GET", "/.well-known/jwks.json", Audience::Open),
+    ("POST", "/v1/users/register", Audience::Open),
+    ("POST", "/v1/users/login", Audience::Open),
+    ("POST", "/v1/users/refresh", Audience::Open),
+    ("POST", "/v1/users/logout", Audience::User),
+    ("GET", "/v1/users/me", Audience::User),
+    ("PATCH", "/v1/users/me", Audience::User),
+    ("GET", "/v1/products", Audience::Anyone),
+    ("POST", "/v1/products", Audience::Admin),
+    ("GET", "/v1/products/{id}", Audience::Anyone),
+    ("GET", "/v1/inventory", Audience::Staff),
+    ("POST", "/v1/inventory", Audience::Staff),
+    ("GET", "/v1/inventory/{key}", Audience::Anyone),
+    ("POST", "/v1/inventory/{key}/adjustments", Audience::Staff),
+    ("PUT", "/v1/inventory/{key}/policy", Audience::Staff),
+    ("GET", "/v1/inventory/{key}/movements", Audience::Staff),
+    ("GET", "/v1/orders", Audience::User),
+    ("POST", "/v1/orders", Audience::User),
+    ("GET", "/v1/orders/{id}", Audience::User),
+    ("GET", "/v1/orders/{id}/events", Audience::User),
+    ("POST", "/v1/orders/{id}/cancel", Audience::User),
+    ("POST", "/v1/orders/{id}/refunds", Audience::Staff),
+    ("GET", "/v1/payment-methods", Audience::User),
+    ("POST", "/v1/payment-methods", Audience::User),
+    ("GET", "/v1/payments/{id}", Audience::User),
+    ("POST", "/v1/payments/{id}/sandbox/complete", Audience::User),
+    ("POST", "/v1/payments/{id}/sandbox/pay", Audience::User),
+];
+
+impl Audience {
+    fn admits(self, caller: &Caller) -> Result<(), GatewayError> {
+        let wanted = match self {
+            Self::Open | Self::Anyone => return Ok(()),
+            Self::User => Role::User,
+            Self::Staff => Role::Staff,
+            Self::Admin => Role::Admin,
+        };
+        if caller.claims().is_none() {
+            Err(GatewayError::Unauthenticated)
+        } else if caller.has(wanted) {
+            Ok(())
+        } else {
+            Err(GatewayError::Forbidden)
+        }
+    }
+}
+
+/// Lets a request pass to its handler, with its [`Caller`], if the table says so: before its body is read.
+pub(crate) async fn admit(
+    State(gateway): State<Gateway>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("", MatchedPath::as_str);
+    let audience = audience(request.method(), route)?;
+    let caller = match audience {
+        Audience::Open => Caller::default(),
+        _ => gateway.context.verifier.caller(request.headers()).await?,
+    };
+    audience.admits(&caller)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+fn audience(method: &Method, route: &str) -> Result<Audience, GatewayError> {
+    // A HEAD is a GET whose body stays behind.
+    let asked = if method == Method::HEAD {
+        &Method::GET
+    } else {
+        method
+    };
+    let here = || ACCESS.iter().filter(|(_, path, _)| *path == route);
+    if let Some((.., audience)) = here().find(|(known, ..)| *known == asked.as_str()) {
+        return Ok(*audience);
+    }
+    let mut allow: Vec<&str> = here().map(|(known, ..)| *known).collect();
+    if allow.contains(&"GET") {
+        allow.push("HEAD");
+    }
+    Err(GatewayError::Method {
+        method: method.to_string(),
+        allow: allow.join(", "),
+    })
+}

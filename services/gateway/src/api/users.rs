@@ -1,0 +1,224 @@
+//! Accounts, sessions and one's own profile.
+
+use axum::{Extension, extract::State, response::IntoResponse};
+use holdfast_platform::identity::{Caller, Claims};
+use holdfast_proto::{auth::v1 as auth_pb, users::v1 as users_pb};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Answer, if_match, promised, shape::moment};
+use crate::{Gateway, decode::Json, error::GatewayError, problems::Problem, reply::Reply};
+
+pub(super) fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(my_profile, change_my_profile))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Registration {
+    #[schema(example = "ada@example.com")]
+    email: String,
+    password: String,
+    #[schema(example = "Ada Lovelace")]
+    name: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    #[schema(example = "ada@example.com")]
+    email: String,
+    password: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RefreshToken {
+    refresh_token: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ProfileChange {
+    #[schema(example = "Ada King")]
+    name: String,
+}
+
+/// Who somebody is.
+#[derive(Serialize, ToSchema)]
+struct User {
+    #[schema(example = "usr_01jd3q8m5ze2vtx0c9k4h7n6wb")]
+    id: String,
+    email: String,
+    name: String,
+    /// `user`, `staff` or `admin`.
+    role: String,
+    created_at: String,
+}
+
+/// A session's tokens.
+#[derive(Serialize, ToSchema)]
+struct Tokens {
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: i64,
+    refresh_token: String,
+    /// Seconds.
+    refresh_expires_in: i64,
+}
+
+/// Makes an account. No token comes with it: log in.
+#[utoipa::path(post, path = "/v1/users/register", tag = "identity", request_body = Registration, responses((status = 201, body = User)))]
+async fn register(State(gateway): State<Gateway>, Json(asked): Json<Registration>) -> Answer {
+    let request = auth_pb::RegisterRequest {
+        email: asked.email,
+        password: asked.password,
+        name: asked.name,
+    };
+    let answer = gateway
+        .peers
+        .auth
+        .clone()
+        .register(request)
+        .await?
+        .into_inner();
+    let account = promised(answer.account, "auth", "the account")?;
+    let user = User {
+        created_at: moment(account.created_at.as_ref(), "auth")?,
+        id: account.id,
+        email: account.email,
+        name: account.name,
+        role: account.role,
+    };
+    Ok(Reply::created(&user, "/v1/users/me").into_response())
+}
+
+/// Opens a session.
+#[utoipa::path(post, path = "/v1/users/login", tag = "identity", request_body = Credentials, responses((status = 200, body = Tokens)))]
+async fn login(
+    State(gateway): State<Gateway>,
+    Json(asked): Json<Credentials>,
+) -> Result<Reply, Problem> {
+    let request = auth_pb::LoginRequest {
+        email: asked.email,
+        password: asked.password,
+    };
+    let answer = gateway
+        .peers
+        .auth
+        .clone()
+        .login(request)
+        .await?
+        .into_inner();
+    tokens(answer.tokens)
+}
+
+/// Gives new tokens for a refresh token, which is spent.
+#[utoipa::path(post, path = "/v1/users/refresh", tag = "identity", request_body = RefreshToken, responses((status = 200, body = Tokens)))]
+async fn refresh(
+    State(gateway): State<Gateway>,
+    Json(asked): Json<RefreshToken>,
+) -> Result<Reply, Problem> {
+    let request = auth_pb::RefreshRequest {
+        refresh_token: asked.refresh_token,
+    };
+    let answer = gateway
+        .peers
+        .auth
+        .clone()
+        .refresh(request)
+        .await?
+        .into_inner();
+    tokens(answer.tokens)
+}
+
+/// Ends the session of the token that was sent.
+#[utoipa::path(post, path = "/v1/users/logout", tag = "identity", responses((status = 204)))]
+async fn logout(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(auth_pb::LogoutRequest {});
+    gateway.peers.auth.clone().logout(request).await?;
+    Ok(Reply::nothing())
+}
+
+/// Shows one's own profile; its ETag is what `If-Match` compares when it is changed.
+#[utoipa::path(get, path = "/v1/users/me", tag = "identity", responses((status = 200, body = User)))]
+async fn my_profile(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Reply, Problem> {
+    let claims = logged_in(&caller)?;
+    let request = caller.request(users_pb::GetProfileRequest {
+        user_id: claims.sub.to_string(),
+    });
+    let answer = gateway
+        .peers
+        .users
+        .clone()
+        .get_profile(request)
+        .await?
+        .into_inner();
+    profile(answer.profile, claims)
+}
+
+/// Changes one's own profile; with `If-Match` only if it is still as it was read.
+#[utoipa::path(patch, path = "/v1/users/me", tag = "identity", request_body = ProfileChange,
+    params(("if-match" = Option<String>, Header, description = "the ETag it was read with")), responses((status = 200, body = User)))]
+async fn change_my_profile(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Json(asked): Json<ProfileChange>,
+) -> Result<Reply, Problem> {
+    let claims = logged_in(&caller)?;
+    let request = caller.request(users_pb::UpdateProfileRequest {
+        user_id: claims.sub.to_string(),
+        name: asked.name,
+        expected_version: if_match(&headers)?.unwrap_or_default(),
+    });
+    let answer = gateway
+        .peers
+        .users
+        .clone()
+        .update_profile(request)
+        .await?
+        .into_inner();
+    profile(answer.profile, claims)
+}
+
+fn logged_in(caller: &Caller) -> Result<&Claims, GatewayError> {
+    caller.claims().ok_or(GatewayError::Unauthenticated)
+}
+
+fn profile(profile: Option<users_pb::Profile>, claims: &Claims) -> Result<Reply, Problem> {
+    let profile = promised(profile, "users", "the profile")?;
+    let user = User {
+        created_at: moment(profile.created_at.as_ref(), "users")?,
+        id: profile.user_id,
+        email: profile.email,
+        name: profile.name,
+        role: claims.role.as_str().to_owned(),
+    };
+    Ok(Reply::ok(&user).tagged(profile.version))
+}
+
+fn tokens(tokens: Option<auth_pb::Tokens>) -> Result<Reply, Problem> {
+    let tokens = promised(tokens, "auth", "tokens")?;
+    Ok(Reply::ok(&Tokens {
+        access_token: tokens.access_token,
+        token_type: "Bearer",
+        expires_in: tokens.expires_in,
+        refresh_token: tokens.refresh_token,
+        refresh_expires_in: tokens.refresh_expires_in,
+    }))
+}

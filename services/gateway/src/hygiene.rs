@@ -1,0 +1,96 @@
+//! What holds for every request and answer, whatever they are about.
+
+use std::{panic::AssertUnwindSafe, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::problems::Problem;
+
+/// Names this request in logs and in what the client reports to us.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers by which services talk among themselves. From a client they are lies.
+const INTERNAL_PREFIX: &str = "x-holdfast-";
+
+#[rustfmt::skip]
+const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=63072000; includeSubDomains"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// Strips what clients must not say, answers panics and bare failures as problems, adds the headers of every answer.
+pub(crate) async fn keep(mut request: Request, next: Next) -> Response {
+    strip_internal(request.headers_mut());
+    let id = Uuid::now_v7().to_string();
+    let span =
+        tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match answered.instrument(span).await {
+        Ok(response) => as_problem(response),
+        Err(_panic) => Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    for (name, value) in SECURITY_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // What is not said to be public is somebody's own.
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Counts and times a request under its route's template, never its path.
+pub(crate) async fn measure(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(String::new, |path| path.as_str().to_owned());
+    let method = request.method().to_string();
+    let response = next.run(request).await;
+    metrics::histogram!(
+        "http_server_request_duration_seconds",
+        "method" => method,
+        "route" => route,
+        "status" => response.status().as_u16().to_string(),
+    )
+    .record(begun.elapsed());
+    response
+}
+
+fn strip_internal(headers: &mut HeaderMap) {
+    let internal: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(INTERNAL_PREFIX))
+        .cloned()
+        .collect();
+    for name in internal {
+        headers.remove(name);
+    }
+}
+
+/// The framework's own refusals, which have a status and a text at most, become problems too.
+fn as_problem(response: Response) -> Response {
+    let failed = response.status().is_client_error() || response.status().is_server_error();
+    let told = response.headers().get(header::CONTENT_TYPE) == Some(&Problem::CONTENT_TYPE);
+    if failed && !told {
+        return Problem::of_status(response.status()).into_response();
+    }
+    response
+}
