@@ -1,0 +1,166 @@
+//! The ledger: who may have the last unit.
+//!
+//! Read in this order: `decide` (the judgement), `book` (what it is based on), `change` (how the book moves on and what
+//! is noted of it), `chain` (how the books are sealed), `statement.sql` with `batch` (how it is written down, all or
+//! nothing), `writer` (who does all this, and what when it fails), `session` and `clock` (the database as he sees it).
+
+mod batch;
+mod book;
+mod chain;
+mod change;
+mod clock;
+mod decide;
+mod session;
+mod writer;
+
+use std::time::Duration;
+
+use holdfast_kernel::PoolKey;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use book::{Overdue, Standing};
+pub use clock::Reading;
+
+use crate::domain::{
+    Adjust, Bind, Commit, Extend, Hold, HoldState, Pool, Refusal, Release, Reserve, Return,
+    SetPolicy,
+};
+use decide::{Limits, Request};
+use writer::{Answer, Job, Options, Rules, Writer};
+
+/// Requests that wait for the writer; who comes later waits before he may wait.
+pub const INBOX_MAX_REQUESTS: usize = 4_096;
+
+/// How a ledger is run.
+#[derive(Clone)]
+pub struct LedgerOptions {
+    /// Its database, as the run-time role.
+    pub database_url: String,
+    /// How long after its last sign of life another process takes over from a writer.
+    pub lease: Duration,
+    /// Live holds of one account.
+    pub account_max_holds: u32,
+    /// Live holds of all together: what fits into memory.
+    pub live_max_holds: usize,
+    /// What the ledger makes of the database's time: nothing, but in development and tests.
+    pub reading: Reading,
+}
+
+/// The door to the writer of this process; its clones lead to the same one.
+///
+/// Every request has a hold or request id, and asking again with the same one is asking once. A caller that stops
+/// waiting does not stop the request. [`Refusal::Unavailable`] says that the outcome is unknown: ask again.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    inbox: mpsc::Sender<Job>,
+}
+
+impl Ledger {
+    /// The door, and the work behind it, which runs until `shutdown` or until every door is gone.
+    pub fn new(
+        options: LedgerOptions,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        Self::with_rules(options, Rules::default(), shutdown)
+    }
+
+    fn with_rules(
+        options: LedgerOptions,
+        rules: Rules,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (sender, inbox) = mpsc::channel(INBOX_MAX_REQUESTS);
+        let options = Options {
+            url: options.database_url,
+            lease: options.lease,
+            limits: Limits {
+                account_max_holds: options.account_max_holds,
+                live_max_holds: options.live_max_holds,
+            },
+            reading: options.reading,
+            rules,
+        };
+        let work = Writer::new(options, inbox).run(shutdown);
+        (Self { inbox: sender }, work)
+    }
+
+    /// Takes all lines or none. A hold made before by the same request is answered as it stands.
+    pub async fn reserve(&self, reserve: Reserve) -> Result<Hold, Refusal> {
+        hold(self.ask(Request::Reserve(reserve)).await?)
+    }
+
+    /// Moves a live hold's expiry, never to an earlier moment.
+    pub async fn extend(&self, extend: Extend) -> Result<Hold, Refusal> {
+        hold(self.ask(Request::Extend(extend)).await?)
+    }
+
+    /// Notes what a hold is for.
+    pub async fn bind(&self, bind: Bind) -> Result<(), Refusal> {
+        self.ask(Request::Bind(bind)).await.map(drop)
+    }
+
+    /// Sells what is held. After the expiry it takes the units again, or refuses.
+    pub async fn commit(&self, commit: Commit) -> Result<Hold, Refusal> {
+        hold(self.ask(Request::Commit(commit)).await?)
+    }
+
+    /// Gives up a hold. One that never was is released too, so that a Reserve that comes later is refused.
+    pub async fn release(&self, release: Release) -> Result<HoldState, Refusal> {
+        match self.ask(Request::Release(release)).await? {
+            Answer::State(state) => Ok(state),
+            _ => Err(Refusal::Defect),
+        }
+    }
+
+    /// Makes sold units free again.
+    pub async fn give_back(&self, back: Return) -> Result<(), Refusal> {
+        self.ask(Request::Return(back)).await.map(drop)
+    }
+
+    /// Changes capacities, all or none, and answers with the pools in the order of the changes.
+    pub async fn adjust(&self, adjust: Adjust) -> Result<Vec<Pool>, Refusal> {
+        Ok(pools(self.ask(Request::Adjust(adjust)).await?)?
+            .into_iter()
+            .map(|standing| standing.pool)
+            .collect())
+    }
+
+    /// Sets overbooking and the low-stock mark.
+    pub async fn set_policy(&self, policy: SetPolicy) -> Result<Pool, Refusal> {
+        pools(self.ask(Request::SetPolicy(policy)).await?)?
+            .pop()
+            .map(|standing| standing.pool)
+            .ok_or(Refusal::Defect)
+    }
+
+    /// How these pools stand now; those that do not exist are left out.
+    pub async fn look(&self, keys: Vec<PoolKey>) -> Result<Vec<Standing>, Refusal> {
+        pools(self.ask(Request::Look(keys)).await?)
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, Refusal> {
+        let gone = || Refusal::Unavailable("it is shutting down");
+        let (reply, answer) = oneshot::channel();
+        let job = Job::new(request, reply);
+        self.inbox.send(job).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+fn hold(answer: Answer) -> Result<Hold, Refusal> {
+    match answer {
+        Answer::Hold(hold) => Ok(hold),
+        _ => Err(Refusal::Defect),
+    }
+}
+
+fn pools(answer: Answer) -> Result<Vec<Standing>, Refusal> {
+    match answer {
+        Answer::Pools(pools) => Ok(pools),
+        _ => Err(Refusal::Defect),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,597 @@
+//! The ledger's judgement: what a request changes, or why it is refused. Looks at the book and touches nothing.
+//!
+//! Every refusal is found before the first change is made, so a refused request has left no trace.
+
+use std::collections::HashMap;
+
+use holdfast_kernel::{PoolKey, RequestId, Timestamp};
+
+use super::book::{Book, HoldEntry, PoolEntry, PoolId, units_on};
+use crate::domain::{
+    Adjust, Basket, Bind, CAPACITY_MAX_UNITS, Commit, Epoch, Extend, Fingerprint, HoldId,
+    HoldState, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+};
+
+/// What may be asked of the ledger.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Reserve(Reserve),
+    Extend(Extend),
+    Bind(Bind),
+    Commit(Commit),
+    Release(Release),
+    Return(Return),
+    Adjust(Adjust),
+    SetPolicy(SetPolicy),
+    /// How these pools stand.
+    Look(Vec<PoolKey>),
+}
+
+/// One step of what a request does. In the order given they lead from one sound book to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A new live hold takes its units.
+    Open {
+        hold: HoldId,
+        account: Option<Name>,
+        actor: Name,
+        /// By pool key.
+        lines: Vec<(PoolId, i64)>,
+        expires_at: Timestamp,
+        epoch: i64,
+    },
+    /// A hold that never was is released: its id is spent.
+    Bury { hold: HoldId, epoch: i64 },
+    /// A live hold lasts longer.
+    Extend { hold: HoldId, until: Timestamp },
+    /// What the hold is for.
+    Bind { hold: HoldId, reference: Name },
+    /// A later epoch commands the hold from now on.
+    Command { hold: HoldId, epoch: i64 },
+    /// Held units are sold.
+    Commit { hold: HoldId, actor: Name },
+    /// Held units are free: the holder gave them up.
+    Release { hold: HoldId, actor: Name },
+    /// Held units are free: their time was over.
+    Expire { hold: HoldId },
+    /// Free units are sold to a hold that had expired.
+    Retake { hold: HoldId, actor: Name },
+    /// An expired hold can never be committed again.
+    GiveUp { hold: HoldId },
+    /// Sold units are free.
+    Return {
+        hold: HoldId,
+        lines: Vec<(PoolId, i64)>,
+        actor: Name,
+    },
+    /// There is a new pool, still empty.
+    Make { pool: PoolId, key: PoolKey },
+    /// The capacity is another one.
+    Adjust {
+        pool: PoolId,
+        delta: i64,
+        actor: Name,
+        reason: Name,
+    },
+    /// The policy is another one.
+    Policy {
+        pool: PoolId,
+        overbook_delta: i64,
+        low_at: Option<i64>,
+        actor: Name,
+    },
+    /// The request was done.
+    Remember {
+        request: RequestId,
+        fingerprint: Fingerprint,
+    },
+}
+
+/// What to say once the changes are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// How the hold then is.
+    Hold(HoldId),
+    /// That the hold is in this state.
+    State(HoldState),
+    /// How these pools then stand.
+    Pools(Vec<PoolKey>),
+    /// That it is done.
+    Done,
+}
+
+/// What a request comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decision {
+    /// Empty when everything asked for was so already.
+    pub(super) changes: Vec<Change>,
+    pub(super) reply: Reply,
+}
+
+/// Bounds that an operator sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Live holds of one account.
+    pub(super) account_max_holds: u32,
+    /// Live holds of all together: what fits into memory.
+    pub(super) live_max_holds: usize,
+}
+
+/// What this request changes in this book, or why nothing.
+pub(super) fn decide(request: &Request, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
+    match request {
+        Request::Reserve(reserve) => decide_reserve(reserve, book, limits),
+        Request::Extend(extend) => decide_extend(extend, book),
+        Request::Bind(bind) => decide_bind(bind, book),
+        Request::Commit(commit) => decide_commit(commit, book),
+        Request::Release(release) => decide_release(release, book),
+        Request::Return(back) => decide_return(back, book),
+        Request::Adjust(adjust) => decide_adjust(adjust, book),
+        Request::SetPolicy(policy) => decide_policy(policy, book),
+        Request::Look(keys) => Ok(Decision {
+            changes: Vec::new(),
+            reply: Reply::Pools(keys.clone()),
+        }),
+    }
+}
+
+fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
+    let hold = ask.request.makes();
+    if let Some(entry) = book.hold(hold) {
+        return decide_reserve_again(ask, hold, entry, book);
+    }
+    let lines = find_pools(&ask.basket, book)?;
+    if let Some(account) = &ask.account
+        && book.live_of(account) >= limits.account_max_holds
+    {
+        let limit = limits.account_max_holds;
+        return Err(Refusal::TooManyHolds { limit });
+    }
+    if book.live() >= limits.live_max_holds {
+        return Err(Refusal::Full);
+    }
+    let mut changes = make_room(&lines, &[], book).map_err(Refusal::InsufficientUnits)?;
+    changes.push(Change::Open {
+        hold,
+        account: ask.account.clone(),
+        actor: ask.actor.clone(),
+        lines,
+        expires_at: after(book.now(), ask.ttl),
+        epoch: ask.epoch.unwrap_or(0),
+    });
+    let reply = Reply::Hold(hold);
+    Ok(Decision { changes, reply })
+}
+
+fn decide_reserve_again(
+    ask: &Reserve,
+    hold: HoldId,
+    entry: &HoldEntry,
+    book: &Book,
+) -> Result<Decision, Refusal> {
+    let changes = heed(hold, entry, ask.epoch)?;
+    match shown_state(entry, book) {
+        HoldState::Live | HoldState::Committed => {}
+        state @ (HoldState::Released | HoldState::Expired) => {
+            return Err(Refusal::HoldEnded { hold, state });
+        }
+    }
+    let wanted = ask.basket.lines().iter();
+    let same = entry.lines.len() == ask.basket.lines().len()
+        && wanted.zip(&entry.lines).all(|(wanted, held)| {
+            wanted.units == held.units && book.pool_id(&wanted.pool) == Some(held.pool)
+        });
+    if !same {
+        return Err(Refusal::HoldMismatch(hold));
+    }
+    let reply = Reply::Hold(hold);
+    Ok(Decision { changes, reply })
+}
+
+fn decide_extend(ask: &Extend, book: &Book) -> Result<Decision, Refusal> {
+    let hold = ask.hold;
+    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let mut changes = heed(hold, entry, ask.epoch)?;
+    match shown_state(entry, book) {
+        HoldState::Live => {}
+        state => return Err(Refusal::HoldEnded { hold, state }),
+    }
+    let until = after(book.now(), ask.ttl);
+    if until > entry.expires_at {
+        changes.push(Change::Extend { hold, until });
+    }
+    let reply = Reply::Hold(hold);
+    Ok(Decision { changes, reply })
+}
+
+fn decide_bind(ask: &Bind, book: &Book) -> Result<Decision, Refusal> {
+    let hold = ask.hold;
+    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let mut changes = Vec::new();
+    if entry.reference != ask.reference {
+        let reference = ask.reference.clone();
+        changes.push(Change::Bind { hold, reference });
+    }
+    let reply = Reply::Done;
+    Ok(Decision { changes, reply })
+}
+
+fn decide_commit(ask: &Commit, book: &Book) -> Result<Decision, Refusal> {
+    let hold = ask.hold;
+    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let mut changes = heed(hold, entry, ask.epoch)?;
+    let actor = ask.actor.clone();
+    match shown_state(entry, book) {
+        HoldState::Committed => {}
+        HoldState::Released => {
+            let state = HoldState::Released;
+            return Err(Refusal::HoldEnded { hold, state });
+        }
+        HoldState::Live => changes.push(Change::Commit { hold, actor }),
+        // Too late for what was held: the same units are taken again like anybody else's, or not at all.
+        HoldState::Expired => {
+            let own: &[HoldId] = if entry.state == HoldState::Live {
+                &[hold]
+            } else {
+                &[]
+            };
+            let lines: Vec<(PoolId, i64)> = entry
+                .lines
+                .iter()
+                .map(|line| (line.pool, line.units))
+                .collect();
+            let room = make_room(&lines, own, book).map_err(Refusal::InsufficientUnits)?;
+            changes.extend(room);
+            changes.push(Change::Retake { hold, actor });
+        }
+    }
+    let reply = Reply::Hold(hold);
+    Ok(Decision { changes, reply })
+}
+
+fn decide_release(ask: &Release, book: &Book) -> Result<Decision, Refusal> {
+    let hold = ask.hold;
+    let reply = Reply::State(HoldState::Released);
+    let Some(entry) = book.hold(hold) else {
+        let epoch = ask.epoch.unwrap_or(0);
+        let changes = vec![Change::Bury { hold, epoch }];
+        return Ok(Decision { changes, reply });
+    };
+    let mut changes = heed(hold, entry, ask.epoch)?;
+    match shown_state(entry, book) {
+        HoldState::Released => {}
+        HoldState::Committed => return Err(Refusal::HoldCommitted(hold)),
+        HoldState::Live => {
+            let actor = ask.actor.clone();
+            changes.push(Change::Release { hold, actor });
+        }
+        HoldState::Expired => {
+            if entry.state == HoldState::Live {
+                changes.push(Change::Expire { hold });
+            }
+            changes.push(Change::GiveUp { hold });
+        }
+    }
+    Ok(Decision { changes, reply })
+}
+
+fn decide_return(ask: &Return, book: &Book) -> Result<Decision, Refusal> {
+    let fingerprint = ask.fingerprint();
+    if done_before(ask.request, &fingerprint, book)? {
+        return Ok(Decision {
+            changes: Vec::new(),
+            reply: Reply::Done,
+        });
+    }
+    let hold = ask.hold;
+    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    if entry.state != HoldState::Committed {
+        return Err(Refusal::HoldNotCommitted(hold));
+    }
+    let mut lines = Vec::with_capacity(ask.basket.lines().len());
+    for wanted in ask.basket.lines() {
+        let pool = book.pool_id(&wanted.pool);
+        let line = entry.lines.iter().find(|line| Some(line.pool) == pool);
+        let sold = line.map_or(0, |line| line.units - line.returned);
+        match line {
+            Some(line) if wanted.units <= sold => lines.push((line.pool, wanted.units)),
+            _ => {
+                return Err(Refusal::ReturnExceedsSold {
+                    pool: wanted.pool.clone(),
+                    requested: wanted.units,
+                    sold,
+                });
+            }
+        }
+    }
+    let actor = ask.actor.clone();
+    let changes = vec![
+        Change::Return { hold, lines, actor },
+        Change::Remember {
+            request: ask.request,
+            fingerprint,
+        },
+    ];
+    let reply = Reply::Done;
+    Ok(Decision { changes, reply })
+}
+
+fn decide_adjust(ask: &Adjust, book: &Book) -> Result<Decision, Refusal> {
+    let fingerprint = ask.fingerprint();
+    let keys = ask.changes.all().iter().map(|change| change.pool.clone());
+    let reply = Reply::Pools(keys.collect());
+    if done_before(ask.request, &fingerprint, book)? {
+        let changes = Vec::new();
+        return Ok(Decision { changes, reply });
+    }
+    let unknown: Vec<PoolKey> = ask
+        .changes
+        .all()
+        .iter()
+        .filter(|change| change.expected != 0 && book.pool_id(&change.pool).is_none())
+        .map(|change| change.pool.clone())
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::UnknownPools(unknown));
+    }
+    let mut made = Vec::new();
+    let mut adjusted = Vec::with_capacity(ask.changes.all().len());
+    let mut lowered = Vec::new();
+    let mut next_pool = book.next_pool().0;
+    for change in ask.changes.all() {
+        let standing = book
+            .pool_id(&change.pool)
+            .and_then(|id| Some((id, book.pool(id)?)));
+        let (pool, capacity) = match standing {
+            Some(_) if change.expected == 0 => {
+                return Err(Refusal::PoolExists(change.pool.clone()));
+            }
+            Some((_, entry)) if entry.capacity_version != change.expected => {
+                return Err(Refusal::CapacityChanged {
+                    pool: change.pool.clone(),
+                    expected: change.expected,
+                    actual: entry.capacity_version,
+                });
+            }
+            Some((id, entry)) => (id, entry.balance.capacity),
+            None => {
+                let pool = PoolId(next_pool);
+                next_pool += 1;
+                let key = change.pool.clone();
+                made.push(Change::Make { pool, key });
+                (pool, 0)
+            }
+        };
+        let units = capacity.saturating_add(change.delta);
+        if units < 0 && standing.is_some() {
+            return Err(below_committed(pool, book));
+        }
+        if !(0..=CAPACITY_MAX_UNITS).contains(&units) {
+            let pool = change.pool.clone();
+            return Err(Refusal::CapacityOutOfBounds { pool, units });
+        }
+        if change.delta < 0 {
+            lowered.push((pool, -change.delta));
+        }
+        adjusted.push(Change::Adjust {
+            pool,
+            delta: change.delta,
+            actor: ask.actor.clone(),
+            reason: ask.reason.clone(),
+        });
+    }
+    let mut changes = room_to_lower(&lowered, book)?;
+    changes.append(&mut made);
+    changes.append(&mut adjusted);
+    changes.push(Change::Remember {
+        request: ask.request,
+        fingerprint,
+    });
+    Ok(Decision { changes, reply })
+}
+
+fn decide_policy(ask: &SetPolicy, book: &Book) -> Result<Decision, Refusal> {
+    let fingerprint = ask.fingerprint();
+    let reply = Reply::Pools(vec![ask.pool.clone()]);
+    if done_before(ask.request, &fingerprint, book)? {
+        let changes = Vec::new();
+        return Ok(Decision { changes, reply });
+    }
+    let standing = book
+        .pool_id(&ask.pool)
+        .and_then(|id| Some((id, book.pool(id)?)));
+    let (pool, entry) = standing.ok_or_else(|| Refusal::UnknownPools(vec![ask.pool.clone()]))?;
+    if entry.capacity_version != ask.expected {
+        return Err(Refusal::CapacityChanged {
+            pool: ask.pool.clone(),
+            expected: ask.expected,
+            actual: entry.capacity_version,
+        });
+    }
+    if !(0..=CAPACITY_MAX_UNITS).contains(&ask.overbook) {
+        return Err(Refusal::CapacityOutOfBounds {
+            pool: ask.pool.clone(),
+            units: ask.overbook,
+        });
+    }
+    let overbook_delta = ask.overbook - entry.balance.overbook;
+    let lowered = [(pool, -overbook_delta)];
+    let mut changes = if overbook_delta < 0 {
+        room_to_lower(&lowered, book)?
+    } else {
+        Vec::new()
+    };
+    changes.push(Change::Policy {
+        pool,
+        overbook_delta,
+        low_at: ask.low_at,
+        actor: ask.actor.clone(),
+    });
+    changes.push(Change::Remember {
+        request: ask.request,
+        fingerprint,
+    });
+    Ok(Decision { changes, reply })
+}
+
+/// The state that counts: a live hold past its expiry has expired, written down or not.
+fn shown_state(entry: &HoldEntry, book: &Book) -> HoldState {
+    if book.is_overdue(entry) {
+        HoldState::Expired
+    } else {
+        entry.state
+    }
+}
+
+/// Refuses a worker that was replaced; one that took over is remembered, which is a change even where nothing else is.
+///
+/// A hold is made, moved and undone by one saga, whose UUID it bears, so its own row is where the saga's highest epoch
+/// is kept. What a saga tried in vain left no row: there an old worker can only repeat the attempt, and what it then
+/// takes nobody pays for, and it expires.
+fn heed(hold: HoldId, entry: &HoldEntry, epoch: Epoch) -> Result<Vec<Change>, Refusal> {
+    let seen = entry.epoch;
+    match epoch {
+        Some(got) if got < seen => Err(Refusal::StaleEpoch { got, seen }),
+        Some(epoch) if epoch > seen => Ok(vec![Change::Command { hold, epoch }]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn done_before(
+    request: RequestId,
+    fingerprint: &Fingerprint,
+    book: &Book,
+) -> Result<bool, Refusal> {
+    match book.request(request) {
+        None => Ok(false),
+        Some(before) if before == fingerprint => Ok(true),
+        Some(_) => Err(Refusal::RequestMismatch(request)),
+    }
+}
+
+fn find_pools(basket: &Basket, book: &Book) -> Result<Vec<(PoolId, i64)>, Refusal> {
+    let mut lines = Vec::with_capacity(basket.lines().len());
+    let mut unknown = Vec::new();
+    for line in basket.lines() {
+        match book.pool_id(&line.pool) {
+            Some(pool) => lines.push((pool, line.units)),
+            None => unknown.push(line.pool.clone()),
+        }
+    }
+    if unknown.is_empty() {
+        Ok(lines)
+    } else {
+        Err(Refusal::UnknownPools(unknown))
+    }
+}
+
+/// The holds whose expiry must be written so that these units fit, those in `first` in any case; or what is short.
+///
+/// Units of overdue holds are free, but only a written expiry may free them. Whole holds expire, the oldest first and no
+/// more than needed; when even all of them are not enough, none does.
+fn make_room(
+    lines: &[(PoolId, i64)],
+    first: &[HoldId],
+    book: &Book,
+) -> Result<Vec<Change>, Vec<Short>> {
+    let mut room = Room::new(book);
+    for hold in first {
+        room.expire(*hold);
+    }
+    let mut short = Vec::new();
+    for &(pool, units) in lines {
+        if room.on(pool) >= units {
+            continue;
+        }
+        let most = room.at_most_on(pool);
+        if most < units {
+            let key = book.pool(pool).map(|entry| entry.key.clone());
+            short.extend(key.map(|pool| Short {
+                pool,
+                requested: units,
+                available: most,
+            }));
+            continue;
+        }
+        for hold in book.overdue_on(pool) {
+            room.expire(hold);
+            if room.on(pool) >= units {
+                break;
+            }
+        }
+    }
+    if short.is_empty() {
+        let expiring = room.expiring.into_iter();
+        Ok(expiring.map(|hold| Change::Expire { hold }).collect())
+    } else {
+        Err(short)
+    }
+}
+
+/// What is free, and what more would be if some overdue holds were written off.
+struct Room<'a> {
+    book: &'a Book,
+    expiring: Vec<HoldId>,
+    freed: HashMap<PoolId, i64>,
+}
+
+impl<'a> Room<'a> {
+    fn new(book: &'a Book) -> Self {
+        Self {
+            book,
+            expiring: Vec::new(),
+            freed: HashMap::new(),
+        }
+    }
+
+    fn on(&self, pool: PoolId) -> i64 {
+        let freed = self.freed.get(&pool).copied().unwrap_or(0);
+        self.book.pool(pool).map_or(0, PoolEntry::room) + freed
+    }
+
+    fn at_most_on(&self, pool: PoolId) -> i64 {
+        let overdue = self.book.overdue_on(pool);
+        let units: i64 = overdue
+            .filter_map(|hold| Some(units_on(self.book.hold(hold)?, pool)))
+            .sum();
+        self.book.pool(pool).map_or(0, PoolEntry::room) + units
+    }
+
+    fn expire(&mut self, hold: HoldId) {
+        if self.expiring.contains(&hold) {
+            return;
+        }
+        self.expiring.push(hold);
+        for line in self.book.hold(hold).map_or(&[][..], |entry| &entry.lines) {
+            *self.freed.entry(line.pool).or_default() += line.units;
+        }
+    }
+}
+
+/// As [`make_room`], for units that will not be there any more.
+fn room_to_lower(lowered: &[(PoolId, i64)], book: &Book) -> Result<Vec<Change>, Refusal> {
+    make_room(lowered, &[], book).map_err(|short| {
+        let first = short.first().and_then(|short| book.pool_id(&short.pool));
+        first.map_or(Refusal::Defect, |pool| below_committed(pool, book))
+    })
+}
+
+fn below_committed(pool: PoolId, book: &Book) -> Refusal {
+    book.standing(pool).map_or(Refusal::Defect, |standing| {
+        let pool = standing.pool;
+        Refusal::BelowCommitted {
+            capacity: pool.capacity,
+            overbook: pool.overbook,
+            held: pool.held,
+            sold: pool.sold,
+            blocked: pool.blocked,
+            pool: pool.key,
+        }
+    })
+}
+
+/// That much later, in whole microseconds as the database keeps them.
+fn after(now: Timestamp, ttl: std::time::Duration) -> Timestamp {
+    let later = now.saturating_add(ttl).unwrap_or(Timestamp::MAX);
+    holdfast_kernel::time::to_micros(later)
+}

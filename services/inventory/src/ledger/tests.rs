@@ -1,0 +1,4 @@
+//! The ledger against a real PostgreSQL: situations by name, a model it must agree with, and bugs planted into it.
+
+mod situations;
+mod world;
