@@ -187,7 +187,7 @@ impl Consumer {
     }
 
     /// Lets one message take effect, if its type is listened to.
-    pub(crate) async fn handle(
+    pub async fn handle(
         &self,
         conn: &mut PgConnection,
         message: &Message,

@@ -1,11 +1,89 @@
 //! The ledger: pools, holds, movements. What can run out is taken here and nowhere else.
 //!
-//! Read in this order: [`domain`] (the words), [`ledger`] (the judgement and the one way to write).
+//! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
+//! `api` (the door), `messages` (what is told to others), `store` (what is read of the books), `error`.
 
+mod api;
 pub mod domain;
+mod error;
 pub mod ledger;
+mod messages;
+mod store;
 
+use std::{sync::Arc, time::Duration};
+
+use holdfast_platform::{
+    clock::LedgerOffset,
+    identity::Gate,
+    service::{Context, Service, StartError, Task},
+};
+use holdfast_proto::inventory::v1::inventory_service_server::InventoryServiceServer;
+use serde::Deserialize;
 use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+pub use api::ACCESS;
+use ledger::{Ledger, LedgerOptions, Reading};
 
 /// The schema of this service.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// The defaults of [`Settings`], each key with its meaning and unit.
+pub const DEFAULTS: &str = include_str!("../settings.toml");
+
+/// The section `[inventory]`; see `settings.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "settings.toml explains each key")]
+pub struct Settings {
+    pub database_url: String,
+    pub owner_database_url: String,
+    pub max_connections: u32,
+    pub lease_secs: u64,
+    pub account_max_holds: u32,
+    pub live_max_holds: usize,
+}
+
+/// Builds the service. It calls nobody.
+///
+/// `settings.database_url` must be filled in, with the embedded cluster's where that is used: the writer opens a
+/// connection of its own. `reading` is what the ledger makes of the database's time: [`read_time`], or a test's clock.
+pub fn build(
+    settings: &Settings,
+    reading: Reading,
+    context: Context,
+) -> Result<Service, StartError> {
+    if settings.lease_secs == 0 {
+        return Err(StartError::Setting {
+            key: "inventory.lease_secs".to_owned(),
+            text: "0, wanted 1 or more".to_owned(),
+        });
+    }
+    let options = LedgerOptions {
+        database_url: settings.database_url.clone(),
+        lease: Duration::from_secs(settings.lease_secs),
+        account_max_holds: settings.account_max_holds,
+        live_max_holds: settings.live_max_holds,
+        reading,
+    };
+    let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
+    let consumer = messages::binder(ledger.clone());
+    let verifier = context.verifier.clone();
+    let server = InventoryServiceServer::new(api::Api::new(ledger, context));
+    let mut service = Service::new(
+        "inventory",
+        Routes::new(Gate::new(server, ACCESS, verifier)),
+    );
+    service.consumers.push(consumer);
+    service.fold = Some(Arc::new(messages::Announcer));
+    service.tasks.push(Task::new("ledger writer", writing));
+    Ok(service)
+}
+
+/// The database's time, moved as development asks for.
+pub fn read_time(offset: LedgerOffset) -> Reading {
+    Arc::new(move |database| {
+        let moved = database.saturating_add(offset.get());
+        moved.unwrap_or(database)
+    })
+}

@@ -1,0 +1,158 @@
+//! What this service tells others, folded from what the writer's batches changed, and what it listens to.
+
+use std::collections::BTreeSet;
+
+use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_platform::{
+    consumer::{Consumer, Handler, Handling, Interest},
+    message::{Message, Topic},
+    outbox::Announcement,
+    relay::Fold,
+};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{Bind, HoldId, Name, Refusal},
+    ledger::Ledger,
+    store,
+};
+
+/// How pools stand. Only the last word on a key matters.
+const STOCK: Topic = Topic::state("holdfast.stock");
+/// Pools that sank to their mark; a topic of its own, for within one a key's version is told once.
+const STOCK_LOW: Topic = Topic::state("holdfast.stock_low");
+/// What became of holds without their holder.
+const HOLDS: Topic = Topic::ordinary("holdfast.holds");
+/// Declared as orders declares it.
+const ORDERS: Topic = Topic::ordinary("holdfast.orders");
+
+/// Batches folded at once.
+const FOLD_MAX_BATCHES: i64 = 500;
+
+#[derive(Serialize)]
+struct Stock<'a> {
+    pool: &'a str,
+    capacity: i64,
+    held: i64,
+    sold: i64,
+    blocked: i64,
+    available: i64,
+    capacity_version: i64,
+}
+
+#[derive(Serialize)]
+struct StockLow<'a> {
+    pool: &'a str,
+    available: i64,
+    low_at: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct HoldExpired<'a> {
+    hold_id: String,
+    reference: &'a str,
+    expired_at: Timestamp,
+}
+
+/// Turns what batches changed into the last state of each pool, and news of holds that expired.
+pub(crate) struct Announcer;
+
+#[tonic::async_trait]
+impl Fold for Announcer {
+    /// Reads the state as it is now, not as the batch left it: who is told gets the newest, however long this waited.
+    async fn fold(&self, conn: &mut PgConnection) -> Result<Vec<Announcement>, sqlx::Error> {
+        let changes = store::take_changes(conn, FOLD_MAX_BATCHES).await?;
+        let (mut pools, mut low, mut expired) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut at = Timestamp::UNIX_EPOCH;
+        for change in changes {
+            pools.extend(change.pools);
+            low.extend(change.low);
+            expired.extend(change.expired);
+            at = at.max(Timestamp::from(change.at));
+        }
+        let mut news = Vec::new();
+        let pools: Vec<i32> = pools.into_iter().collect();
+        for pool in store::pool_states(conn, &pools).await? {
+            let available = pool.available();
+            let stock = Stock {
+                pool: &pool.key,
+                capacity: pool.capacity,
+                held: pool.held,
+                sold: pool.sold,
+                blocked: pool.blocked,
+                available,
+                capacity_version: pool.capacity_version,
+            };
+            let version = pool.version;
+            news.push(Announcement::new(
+                STOCK,
+                "stock.updated",
+                &pool.key,
+                version,
+                at,
+                &stock,
+            ));
+            if low.contains(&pool.id) {
+                let sunk = StockLow {
+                    pool: &pool.key,
+                    available,
+                    low_at: pool.low_at,
+                };
+                news.push(Announcement::new(
+                    STOCK_LOW,
+                    "stock.low",
+                    &pool.key,
+                    version,
+                    at,
+                    &sunk,
+                ));
+            }
+        }
+        let expired: Vec<uuid::Uuid> = expired.into_iter().collect();
+        // A hold that was taken up again by a late commit, or given up, has not expired after all.
+        for hold in store::expired_holds(conn, &expired).await? {
+            let key = HoldId::new(hold.id);
+            let data = HoldExpired {
+                hold_id: hold.id.to_string(),
+                reference: &hold.reference,
+                expired_at: hold.expires_at.into(),
+            };
+            news.push(Announcement::new(HOLDS, "hold.expired", key, 1, at, &data));
+        }
+        Ok(news)
+    }
+}
+
+/// Binds holds to the orders that were made for them, where the call that should have done so was lost.
+struct Binder {
+    ledger: Ledger,
+}
+
+/// Listens for orders.
+pub(crate) fn binder(ledger: Ledger) -> Consumer {
+    const INTERESTS: &[Interest] = &[Interest {
+        topic: ORDERS,
+        kinds: &["order.created"],
+    }];
+    Consumer::new("inventory.orders", INTERESTS, Binder { ledger })
+}
+
+#[tonic::async_trait]
+impl Handler for Binder {
+    /// Goes through the writer, as everything does that changes a hold. Binding twice is binding once, so it does no
+    /// harm that this is not part of the transaction.
+    async fn handle(&self, _conn: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+        let order: Id<id::Order> = message.key.parse().map_err(Handling::permanent)?;
+        let bind = Bind {
+            hold: HoldId::new(order.uuid()),
+            reference: Name::from(message.key.as_str()),
+        };
+        match self.ledger.bind(bind).await {
+            // An order without a hold: it mirrors a booking.
+            Ok(()) | Err(Refusal::UnknownHold(_)) => Ok(()),
+            Err(refusal @ Refusal::Unavailable(_)) => Err(Handling::transient(refusal)),
+            Err(refusal) => Err(Handling::permanent(refusal)),
+        }
+    }
+}

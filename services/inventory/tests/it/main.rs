@@ -1,0 +1,263 @@
+//! The inventory service at its door, on a real database.
+
+use holdfast_platform::{fault::Fault, identity::Role};
+use holdfast_proto::{inventory::v1 as pb, page::v1::PageRequest};
+use tonic::Code;
+use world::{World, line};
+
+mod world;
+
+#[tokio::test]
+async fn units_go_from_free_to_held_to_sold_and_back() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let hold = world
+        .reserve(vec![line("sku:A", 2), line("sku:A", 1)])
+        .await
+        .expect("free");
+    assert_eq!(hold.state(), pb::HoldState::Live);
+    assert_eq!(hold.lines, [line("sku:A", 3)]);
+    let sold = world.commit(&hold.id).await.expect("live");
+    assert_eq!(sold.state(), pb::HoldState::Committed);
+    world
+        .give_back(&hold.id, vec![line("sku:A", 1)])
+        .await
+        .expect("sold");
+    let pool = world.pool("sku:A").await;
+    assert_eq!(
+        (pool.capacity, pool.held, pool.sold, pool.available),
+        (5, 0, 2, 3)
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_names_every_short_pool_with_what_is_left() {
+    let world = World::new().await;
+    world.stock("sku:A", 2).await;
+    world.stock("sku:B", 1).await;
+    let lines = vec![line("sku:A", 3), line("sku:B", 1)];
+    let fault = Fault::from_status(&world.reserve(lines).await.expect_err("two are left"));
+    assert_eq!(fault.reason(), "INSUFFICIENT_UNITS");
+    assert_eq!(fault.items().len(), 1);
+    assert_eq!(fault.items()[0]["pool"], "sku:A");
+    assert_eq!(fault.items()[0]["requested"], 3);
+    assert_eq!(fault.items()[0]["available"], 2);
+}
+
+#[tokio::test]
+async fn the_public_sees_what_is_available_and_nothing_else() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    world.reserve(vec![line("sku:A", 2)]).await.expect("free");
+    let request = pb::GetPoolsRequest {
+        keys: vec![
+            "sku:A".to_owned(),
+            "sku:none".to_owned(),
+            "nonsense".to_owned(),
+        ],
+        at: None,
+    };
+    let answer = world
+        .client()
+        .get_pools(request)
+        .await
+        .expect("anyone may ask");
+    let seen = pb::Pool {
+        key: "sku:A".to_owned(),
+        available: 3,
+        ..pb::Pool::default()
+    };
+    assert_eq!(answer.into_inner().pools, [seen]);
+}
+
+#[tokio::test]
+async fn users_can_neither_take_units_nor_change_capacities() {
+    let world = World::new().await;
+    let user = world.somebody(Role::User);
+    let reserve = world
+        .client()
+        .reserve(user.ask(pb::ReserveRequest::default()))
+        .await;
+    assert_eq!(
+        reserve.expect_err("no seller").code(),
+        Code::PermissionDenied
+    );
+    let adjust = world
+        .client()
+        .adjust(user.ask(pb::AdjustRequest::default()))
+        .await;
+    assert_eq!(adjust.expect_err("no staff").code(), Code::PermissionDenied);
+    let stranger = world.client().commit(pb::CommitRequest::default()).await;
+    assert_eq!(stranger.expect_err("nobody").code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn malformed_requests_name_the_field_and_change_nothing() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let good = world.reserve_request(vec![line("sku:A", 1)]);
+    let bad: [(&str, fn(&mut pb::ReserveRequest)); 6] = [
+        ("request_id", |r| r.request_id = "ord_1".to_owned()),
+        ("actor", |r| r.actor = String::new()),
+        ("pool", |r| r.lines[0].pool = "A".to_owned()),
+        ("lines", |r| r.lines[0].quantity = 0),
+        ("ttl", |r| r.ttl = None),
+        ("command.epoch", |r| {
+            r.command = Some(holdfast_proto::saga::v1::Command::default())
+        }),
+    ];
+    for (field, spoil) in bad {
+        let mut request = good.clone();
+        spoil(&mut request);
+        let refused = world.seller_reserves(request).await.expect_err(field);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}");
+        assert!(
+            refused.message().contains(field),
+            "{field}: {}",
+            refused.message()
+        );
+    }
+    assert_eq!(world.pool("sku:A").await.available, 5);
+}
+
+#[tokio::test]
+async fn the_past_reads_as_it_was_though_expiries_were_written_later() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let opened = world.now();
+    world.pass(10);
+    world.reserve(vec![line("sku:A", 2)]).await.expect("free");
+    let held = world.now();
+    world.pass(300);
+    let sold = world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    world.commit(&sold.id).await.expect("live");
+    // The first hold is over here, and nothing is asked of the pool until much later.
+    world.pass(300);
+    let over = world.now();
+    world.pass(3_600);
+    world.stock("sku:B", 1).await;
+    let at = async |moment| {
+        let pools = world.pools_at(&["sku:A", "sku:B"], moment).await;
+        assert_eq!(pools.len(), 1, "sku:B was not there yet");
+        (pools[0].held, pools[0].sold, pools[0].available)
+    };
+    assert_eq!(at(opened).await, (0, 0, 5));
+    assert_eq!(at(held).await, (2, 0, 3));
+    assert_eq!(at(over).await, (0, 1, 4));
+}
+
+#[tokio::test]
+async fn a_book_is_read_in_pages_newest_first_without_gap_or_repeat() {
+    let world = World::new().await;
+    world.stock("sku:A", 50).await;
+    for _ in 0..6 {
+        world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    }
+    let mut versions = Vec::new();
+    let mut token = String::new();
+    loop {
+        let request = pb::ListMovementsRequest {
+            pool: "sku:A".to_owned(),
+            page: Some(PageRequest { size: 3, token }),
+        };
+        let staff = world.somebody(Role::Staff);
+        let answer = world.client().list_movements(staff.ask(request)).await;
+        let answer = answer.expect("staff may read").into_inner();
+        versions.extend(answer.movements.iter().map(|movement| movement.version));
+        token = answer.page.expect("set").next_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(versions, [7, 6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn pools_are_listed_by_prefix() {
+    let world = World::new().await;
+    for key in ["seat:e:1", "seat:e:2", "seat:f:1", "sku:A"] {
+        world.stock(key, 1).await;
+    }
+    let request = pb::ListPoolsRequest {
+        prefix: "seat:e:".to_owned(),
+        page: None,
+    };
+    let staff = world.somebody(Role::Staff);
+    let answer = world.client().list_pools(staff.ask(request)).await;
+    let pools = answer.expect("staff may read").into_inner().pools;
+    let keys: Vec<&str> = pools.iter().map(|pool| pool.key.as_str()).collect();
+    assert_eq!(keys, ["seat:e:1", "seat:e:2"]);
+}
+
+#[tokio::test]
+async fn many_batches_fold_into_one_state_a_pool() {
+    let world = World::new().await;
+    world.stock("sku:A", 50).await;
+    for _ in 0..6 {
+        world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    }
+    assert_eq!(
+        world.announced().await,
+        ["stock.updated sku:A v7 available=44"]
+    );
+    assert_eq!(world.announced().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_expired_hold_is_announced_unless_a_late_commit_took_it_up_again() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let lost = world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    let late = world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    world.pass(600);
+    world.commit(&late.id).await.expect("still free");
+    world
+        .reserve(vec![line("sku:A", 4)])
+        .await
+        .expect("free again");
+    let announced = world.announced().await;
+    let expired: Vec<&String> = announced
+        .iter()
+        .filter(|news| news.starts_with("hold"))
+        .collect();
+    let id: holdfast_kernel::RequestId = lost.id.parse().expect("a UUID");
+    let key = id.makes::<holdfast_kernel::id::Hold>();
+    assert_eq!(expired, [&format!("hold.expired {key} v1")]);
+}
+
+#[tokio::test]
+async fn an_order_binds_its_hold_when_the_call_was_lost() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let hold = world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    let id: holdfast_kernel::RequestId = hold.id.parse().expect("a UUID");
+    let order = id.makes::<holdfast_kernel::id::Order>();
+    for _ in 0..2 {
+        world.hear_of_order(&order.to_string()).await;
+    }
+    let bound = world.commit(&hold.id).await.expect("live");
+    assert_eq!(bound.reference, order.to_string());
+    // One that has no hold here is no fault.
+    world.hear_of_order("ord_00000000000000000000000001").await;
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    let world = World::new().await;
+    world.stock("sku:A", 1).await;
+    world.pools_at(&["sku:A"], world.now()).await;
+    let rights: Vec<(String, String)> = sqlx::query_as(
+        "SELECT table_name::text, privilege_type::text FROM information_schema.role_table_grants
+         WHERE table_schema = 'inventory' AND grantee = 'inventory_app'
+           AND (table_name LIKE 'movement%' OR table_name IN ('checkpoint', 'request'))
+           AND privilege_type NOT IN ('SELECT', 'INSERT')",
+    )
+    .fetch_all(&world.owner())
+    .await
+    .expect("rights can be read");
+    assert_eq!(
+        rights,
+        [],
+        "the books are append-only for the run-time role"
+    );
+}

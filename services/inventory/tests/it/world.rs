@@ -1,0 +1,224 @@
+//! The service, a seller who buys from it, and time that tests turn.
+
+use std::sync::Arc;
+
+use holdfast_kernel::{Clock, RequestId, Timestamp};
+use holdfast_platform::{
+    identity::Role,
+    message::Message,
+    outbox,
+    relay::Fold,
+    transport::{self, Door, Transport},
+    wire,
+};
+use holdfast_proto::inventory::v1::{self as pb, inventory_service_client::InventoryServiceClient};
+use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
+use jiff::SignedDuration;
+use sqlx::PgPool;
+use tonic::Status;
+
+pub(crate) struct World {
+    db: TestDatabase,
+    realm: Realm,
+    clock: FakeClock,
+    transport: Transport,
+    fold: Arc<dyn Fold>,
+    consumer: holdfast_platform::consumer::Consumer,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let db = TestDatabase::create("inventory", &holdfast_inventory::MIGRATOR).await;
+        let clock = FakeClock::new("2026-12-01T09:00:00Z".parse().expect("a moment"));
+        let realm = Realm::new(clock.clone());
+        let context = realm.context("inventory", db.app());
+        let settings = holdfast_inventory::Settings {
+            database_url: db.app_url(),
+            owner_database_url: String::new(),
+            max_connections: 5,
+            lease_secs: 4,
+            account_max_holds: 50,
+            live_max_holds: 10_000,
+        };
+        let hand = clock.clone();
+        let service = holdfast_inventory::build(&settings, Arc::new(move |_| hand.now()), context)
+            .expect("sound settings");
+        for task in service.tasks {
+            tokio::spawn(task.work);
+        }
+        Self {
+            transport: transport::local(Door::new("inventory", service.routes)),
+            fold: service.fold.expect("the ledger folds"),
+            consumer: service
+                .consumers
+                .into_iter()
+                .next()
+                .expect("it listens to orders"),
+            db,
+            realm,
+            clock,
+        }
+    }
+
+    pub(crate) fn client(&self) -> InventoryServiceClient<Transport> {
+        InventoryServiceClient::new(self.transport.clone())
+    }
+
+    pub(crate) fn somebody(&self, role: Role) -> Asker {
+        self.realm.somebody(role)
+    }
+
+    pub(crate) fn owner(&self) -> PgPool {
+        self.db.owner()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.clock.advance(SignedDuration::from_secs(seconds));
+    }
+
+    fn seller<T>(&self, message: T) -> tonic::Request<T> {
+        self.realm.peer("orders").request(message)
+    }
+
+    pub(crate) async fn stock(&self, pool: &str, units: i64) {
+        let request = pb::AdjustRequest {
+            request_id: RequestId::generate().to_string(),
+            actor: "usr_staff".to_owned(),
+            reason: "opening stock".to_owned(),
+            changes: vec![pb::CapacityChange {
+                pool: pool.to_owned(),
+                delta: units,
+                expected_capacity_version: 0,
+            }],
+        };
+        let staff = self.somebody(Role::Staff);
+        self.client()
+            .adjust(staff.ask(request))
+            .await
+            .expect("a new pool");
+    }
+
+    pub(crate) fn reserve_request(&self, lines: Vec<pb::Line>) -> pb::ReserveRequest {
+        pb::ReserveRequest {
+            request_id: RequestId::generate().to_string(),
+            account: "usr_buyer".to_owned(),
+            actor: "usr_buyer".to_owned(),
+            lines,
+            ttl: Some(wire::duration(std::time::Duration::from_secs(600))),
+            command: None,
+        }
+    }
+
+    pub(crate) async fn seller_reserves(
+        &self,
+        request: pb::ReserveRequest,
+    ) -> Result<pb::Hold, Status> {
+        let answer = self.client().reserve(self.seller(request)).await?;
+        Ok(answer.into_inner().hold.expect("set"))
+    }
+
+    pub(crate) async fn reserve(&self, lines: Vec<pb::Line>) -> Result<pb::Hold, Status> {
+        self.seller_reserves(self.reserve_request(lines)).await
+    }
+
+    pub(crate) async fn commit(&self, hold: &str) -> Result<pb::Hold, Status> {
+        let request = pb::CommitRequest {
+            hold_id: hold.to_owned(),
+            actor: "usr_buyer".to_owned(),
+            command: None,
+        };
+        let answer = self.client().commit(self.seller(request)).await?;
+        Ok(answer.into_inner().hold.expect("set"))
+    }
+
+    pub(crate) async fn give_back(&self, hold: &str, lines: Vec<pb::Line>) -> Result<(), Status> {
+        let request = pb::ReturnRequest {
+            request_id: RequestId::generate().to_string(),
+            hold_id: hold.to_owned(),
+            actor: "usr_staff".to_owned(),
+            lines,
+        };
+        self.client().r#return(self.seller(request)).await.map(drop)
+    }
+
+    pub(crate) async fn pool(&self, key: &str) -> pb::Pool {
+        let request = pb::GetPoolsRequest {
+            keys: vec![key.to_owned()],
+            at: None,
+        };
+        let answer = self.client().get_pools(self.seller(request)).await;
+        let mut pools = answer.expect("peers may ask").into_inner().pools;
+        pools.pop().expect("the pool exists")
+    }
+
+    pub(crate) async fn pools_at(&self, keys: &[&str], at: Timestamp) -> Vec<pb::Pool> {
+        let request = pb::GetPoolsRequest {
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            at: Some(wire::timestamp(at)),
+        };
+        let answer = self.client().get_pools(self.seller(request)).await;
+        answer.expect("peers may ask").into_inner().pools
+    }
+
+    /// Folds what batches changed, and says what it came to.
+    pub(crate) async fn announced(&self) -> Vec<String> {
+        let mut tx = self.db.app().begin().await.expect("a connection");
+        let news = self
+            .fold
+            .fold(&mut tx)
+            .await
+            .expect("changes can be folded");
+        outbox::announce_all(&mut tx, news)
+            .await
+            .expect("news can be announced");
+        let told = outbox::pending(&mut tx, 100).await.expect("the outbox");
+        sqlx::query("DELETE FROM outbox")
+            .execute(&mut *tx)
+            .await
+            .expect("rows can be deleted");
+        tx.commit().await.expect("a commit");
+        told.iter().map(shown).collect()
+    }
+
+    /// Lets the service hear that an order was made.
+    pub(crate) async fn hear_of_order(&self, order: &str) {
+        let message = Message {
+            id: uuid::Uuid::nil(),
+            topic: "holdfast.orders".to_owned(),
+            key: order.to_owned(),
+            version: 1,
+            kind: "order.created".to_owned(),
+            at: self.now(),
+            traceparent: None,
+            data: serde_json::Value::Null,
+        };
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        self.consumer
+            .handle(&mut db, &message)
+            .await
+            .expect("handled");
+    }
+}
+
+pub(crate) fn line(pool: &str, quantity: i64) -> pb::Line {
+    pb::Line {
+        pool: pool.to_owned(),
+        quantity,
+    }
+}
+
+fn shown(message: &Message) -> String {
+    let available = message.data.get("available");
+    let available = available.map(|units| format!(" available={units}"));
+    format!(
+        "{} {} v{}{}",
+        message.kind,
+        message.key,
+        message.version,
+        available.unwrap_or_default()
+    )
+}
