@@ -418,3 +418,62 @@ async fn the_auditors_facts_agree_with_the_providers_book() {
         assert_eq!(theirs.captures, i64::from(ours.captured > 0));
     }
 }
+
+#[tokio::test]
+async fn a_notice_that_cannot_be_taken_comes_again_and_lets_others_pass() {
+    let world = World::new().await;
+    let purchase = world.purchase();
+    let slip = world
+        .authorize_as(&purchase, konbini("lawson"), 1250, 1)
+        .await
+        .expect("ok");
+    world.provider_decides(&slip.id, "captured", 1).await;
+    world.line.breaks("look", Break::OnTheWay);
+    world.live(9).await;
+    let waiting = world.payment(&slip.id).await;
+    assert_eq!(waiting.status(), PaymentStatus::RequiresAction);
+    world.live(2).await;
+    let payment = world.payment(&slip.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Captured);
+}
+
+#[tokio::test]
+async fn the_sandboxs_entries_can_only_be_added_to() {
+    let world = World::new().await;
+    world.captured().await;
+    for statement in [
+        "UPDATE entry SET amount = 1",
+        "DELETE FROM entry",
+        "TRUNCATE entry",
+    ] {
+        let refused = sqlx::query(statement).execute(&world.book.app()).await;
+        let refused = refused.expect_err(statement).to_string();
+        assert!(refused.contains("permission denied"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_announced_is_ids_figures_and_status() {
+    let world = World::new().await;
+    let purchase = world.captured().await;
+    let mut db = world.db.app().acquire().await.expect("a connection");
+    let told = holdfast_platform::outbox::pending(&mut db, 10)
+        .await
+        .expect("the outbox");
+    let payment = world.capture(&purchase).await.expect("again");
+    assert_eq!(told[1].topic, "holdfast.payments");
+    assert_eq!(told[1].key, payment.id);
+    let money = |amount: i64| serde_json::json!({ "amount": amount, "currency": "JPY" });
+    assert_eq!(
+        told[1].data,
+        serde_json::json!({
+            "payment_id": payment.id,
+            "purchase_id": purchase,
+            "user_id": world.customer.user.to_string(),
+            "status": "captured",
+            "amount": money(1250),
+            "captured": money(1250),
+            "refunded": money(0),
+        })
+    );
+}
