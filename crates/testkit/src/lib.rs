@@ -3,10 +3,12 @@
 
 mod clock;
 mod database;
+mod diagram;
 pub mod peer;
 mod realm;
 mod server;
 
 pub use clock::FakeClock;
 pub use database::TestDatabase;
+pub use diagram::assert_states_drawn;
 pub use realm::{Asker, Realm};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use holdfast_kernel::{Timestamp, time};
+use holdfast_kernel::Timestamp;
 use holdfast_platform::{database, service::Context};
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
@@ -43,30 +43,31 @@ impl Reconciler {
 
     /// Works until shutdown.
     pub(crate) async fn run(self) {
+        let mut sweep_at = Timestamp::MIN;
         loop {
             let pause = tokio::time::sleep(Duration::from_millis(LOOK_MILLIS));
-            let again = tokio::select! {
-                () = self.shutdown.cancelled() => false,
-                () = pause => true,
-            };
-            if !again {
-                return;
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = pause => {}
             }
-            self.look_once().await;
+            self.look_around().await;
+            let now = self.till.now();
+            if now >= sweep_at {
+                log_failure("orphans", self.sweep().await);
+                sweep_at = later(now, SWEEP_SECS);
+            }
         }
     }
 
     /// Does everything that is due now, once; what fails is logged and comes again.
     pub async fn look_once(&self) {
-        for (what, done) in [
-            ("notices", self.take_notices().await),
-            ("due payments", self.pursue_due().await),
-            ("orphans", self.sweep().await),
-        ] {
-            if let Err(error) = done {
-                tracing::warn!(what, %error, "reconciling failed, will be tried again");
-            }
-        }
+        self.look_around().await;
+        log_failure("orphans", self.sweep().await);
+    }
+
+    async fn look_around(&self) {
+        log_failure("notices", self.take_notices().await);
+        log_failure("due payments", self.pursue_due().await);
     }
 
     /// The sandbox's notices come here as a provider's come by webhook. A notice is a hint: what it is about is asked.
@@ -79,6 +80,8 @@ impl Reconciler {
                 Ok(()) => sandbox.take_notice(notice).await?,
                 Err(error) => {
                     tracing::warn!(payment = %notice.payment, %error, "notice not taken");
+                    // It must not stand in the way of those behind it.
+                    sandbox.put_off_notice(notice).await?;
                 }
             }
         }
@@ -140,10 +143,17 @@ impl Reconciler {
     }
 }
 
+fn log_failure(what: &str, done: Result<(), PaymentsError>) {
+    if let Err(error) = done {
+        tracing::warn!(what, %error, "reconciling failed, will be tried again");
+    }
+}
+
 fn before(moment: Timestamp, secs: i64) -> Timestamp {
-    time::to_micros(
-        moment
-            .checked_sub(SignedDuration::from_secs(secs))
-            .unwrap_or(Timestamp::MIN),
-    )
+    later(moment, -secs)
+}
+
+fn later(moment: Timestamp, secs: i64) -> Timestamp {
+    let there = moment.checked_add(SignedDuration::from_secs(secs));
+    there.unwrap_or(moment)
 }

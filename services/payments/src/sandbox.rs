@@ -35,6 +35,8 @@ pub const TIMEOUT_KNOWN_AFTER_SECS: i64 = 3;
 pub const LATE_KNOWN_AFTER_SECS: i64 = 5;
 /// Until the buyer of a konbini slip has said where a refund shall go.
 pub const SLIP_REFUND_KNOWN_AFTER_SECS: i64 = 3;
+/// Until a notice that was not taken comes again.
+const NOTICE_AGAIN_SECS: i64 = 10;
 /// The convenience stores there are.
 pub const STORES: [&str; 5] = [
     "familymart",
@@ -151,6 +153,13 @@ impl Sandbox {
     pub(crate) async fn take_notice(&self, notice: Notice) -> Result<(), Unknown> {
         let mut db = self.database.acquire().await?;
         book::drop_notice(&mut db, notice.id).await
+    }
+
+    /// A notice could not be taken and comes again later.
+    pub(crate) async fn put_off_notice(&self, notice: Notice) -> Result<(), Unknown> {
+        let mut db = self.database.acquire().await?;
+        let due_at = later(self.now(), NOTICE_AGAIN_SECS);
+        book::put_off_notice(&mut db, notice.id, due_at).await
     }
 
     fn now(&self) -> Timestamp {

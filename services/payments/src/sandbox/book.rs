@@ -299,6 +299,20 @@ pub(super) async fn due_notices(
         .collect())
 }
 
+/// Has a notice come again later.
+pub(super) async fn put_off_notice(
+    db: &mut PgConnection,
+    notice: i64,
+    due_at: Timestamp,
+) -> Result<(), Unknown> {
+    sqlx::query("UPDATE notice SET due_at = $2 WHERE notice_id = $1")
+        .bind(notice)
+        .bind(due_at.to_sqlx())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Forgets a notice.
 pub(super) async fn drop_notice(db: &mut PgConnection, notice: i64) -> Result<(), Unknown> {
     sqlx::query("DELETE FROM notice WHERE notice_id = $1")

@@ -1,4 +1,7 @@
 //! The payments service at its door, with the sandbox behind it, on real databases.
 
+mod commands;
+mod methods;
+mod outcomes;
 mod tokens;
 mod world;

@@ -25,7 +25,7 @@ use holdfast_proto::{
 };
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use jiff::SignedDuration;
-use sqlx::PgPool;
+use jiff_sqlx::ToSqlx;
 use tonic::Status;
 
 pub(crate) const HOLD_SECS: i64 = 600;
@@ -50,6 +50,8 @@ pub(crate) enum Break {
     OnTheWay,
     /// The provider does it, and its answer is lost.
     OnTheWayBack,
+    /// The provider does it, and we die before we hear of it.
+    Crash,
 }
 
 /// The line to the sandbox: breaks off as told, and counts the calls.
@@ -98,6 +100,10 @@ impl World {
 
     pub(crate) fn somebody(&self, role: Role) -> Asker {
         self.realm.somebody(role)
+    }
+
+    pub(crate) fn peer(&self, name: &'static str) -> PeerIdentity {
+        self.realm.peer(name)
     }
 
     /// A purchase that nobody has paid for yet.
@@ -247,6 +253,39 @@ impl World {
         Ok(answer.into_inner().payment.expect("set"))
     }
 
+    /// The provider changes its mind behind our back, and sends `notices` of it.
+    pub(crate) async fn provider_decides(&self, payment: &str, status: &str, notices: i32) {
+        let id: Id<id::Payment> = payment.parse().expect("a payment");
+        let book = self.book.app();
+        sqlx::query(
+            "UPDATE charge SET status = $2, captured = CASE WHEN $2 = 'captured' THEN amount ELSE 0 END
+             WHERE payment_id = $1",
+        )
+        .bind(id.uuid())
+        .bind(status)
+        .execute(&book)
+        .await
+        .expect("the book takes it");
+        sqlx::query(
+            "INSERT INTO entry (payment_id, kind, amount, at)
+             SELECT payment_id, 'capture', amount, $2 FROM charge WHERE payment_id = $1 AND status = 'captured'",
+        )
+        .bind(id.uuid())
+        .bind(self.clock.now().to_sqlx())
+        .execute(&book)
+        .await
+        .expect("the book takes it");
+        sqlx::query(
+            "INSERT INTO notice (payment_id, due_at) SELECT $1, $2 FROM generate_series(1, $3)",
+        )
+        .bind(id.uuid())
+        .bind(self.clock.now().to_sqlx())
+        .bind(notices)
+        .execute(&book)
+        .await
+        .expect("the book takes it");
+    }
+
     /// What was announced, oldest first: kind and version.
     pub(crate) async fn announced(&self) -> Vec<String> {
         let mut db = self.db.app().acquire().await.expect("a connection");
@@ -277,10 +316,6 @@ impl World {
                  }| (captures, captured, refunded),
             )
             .collect()
-    }
-
-    pub(crate) fn database(&self) -> PgPool {
-        self.db.app()
     }
 }
 
@@ -358,6 +393,10 @@ impl Line {
             Some(Break::OnTheWayBack) => {
                 answer.await?;
                 Err(Unknown::because("the line broke"))
+            }
+            Some(Break::Crash) => {
+                answer.await?;
+                panic!("killed, as told");
             }
         }
     }
