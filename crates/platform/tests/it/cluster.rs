@@ -15,7 +15,7 @@ use holdfast_platform::{
     postmaster::{Account, command},
 };
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, error::DatabaseError};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -148,6 +148,7 @@ async fn a_server_whose_owner_was_killed_is_stopped_and_its_rows_are_there() {
 
 #[tokio::test]
 #[ignore = "is run and killed by a_server_whose_owner_was_killed_is_stopped_and_its_rows_are_there"]
+#[expect(clippy::print_stdout, reason = "it is read by the test that kills it")]
 async fn owns_a_cluster_until_killed() {
     let folder = std::env::var_os(OWNED_FOLDER).expect("the test names it");
     let cluster = Cluster::start(Path::new(&folder), &settings())
@@ -157,6 +158,38 @@ async fn owns_a_cluster_until_killed() {
     notes.write("by another process").await.expect("written");
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).ok();
+}
+
+#[tokio::test]
+async fn a_note_whose_pid_is_somebody_elses_by_now_harms_neither_them_nor_the_start() {
+    let folder = Folder::new();
+    folder.start().await.stop().await;
+    // As after the power went: the note is there, the machine has given the number to another.
+    let account = Account::for_server().expect("it runs");
+    let mut other = command("sleep", account.as_ref())
+        .arg("1000")
+        .spawn()
+        .expect("part of every system");
+    let note = format!("{}\n{}\n", other.id(), folder.data().display());
+    fs::write(folder.note(), note).expect("written");
+
+    folder.start().await.stop().await;
+
+    assert_eq!(other.try_wait().expect("our child"), None, "it lives");
+    other.kill().expect("our child");
+    other.wait().expect("our child");
+}
+
+#[tokio::test]
+async fn files_that_a_killed_first_start_left_half_made_are_made_anew() {
+    let folder = Folder::new();
+    let unfinished = folder.path.join("postgres.new");
+    fs::create_dir(&unfinished).expect("made");
+    fs::write(unfinished.join("PG_VERSION"), "15").expect("written");
+    let cluster = folder.start().await;
+    let _: i32 = scalar(&cluster, "SELECT 1").await;
+    cluster.stop().await;
+    assert!(!unfinished.exists());
 }
 
 #[tokio::test]
@@ -365,14 +398,12 @@ async fn when_the_disk_takes_no_more_nothing_is_acknowledged_that_is_not_kept_an
     let mut failed = false;
     for attempt in 0..ATTEMPTS_MAX {
         let text = format!("{attempt} {}", "x".repeat(7_000));
-        match timeout(Duration::from_secs(BOUND_SECS), notes.write(&text)).await {
-            Ok(Ok(())) => acknowledged.push(text),
-            Ok(Err(_)) => {
-                failed = true;
-                break;
-            }
-            Err(_) => panic!("a write hangs"),
+        let written = timeout(Duration::from_secs(BOUND_SECS), notes.write(&text)).await;
+        if written.expect("no write hangs").is_err() {
+            failed = true;
+            break;
         }
+        acknowledged.push(text);
     }
     assert!(failed, "the limit was never met");
 
@@ -557,7 +588,7 @@ async fn refused_for_lack_of_rights(connection: &mut PgConnection, statement: &'
         .execute(connection)
         .await
         .expect_err(statement);
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(DatabaseError::code);
     assert_eq!(code.as_deref(), Some("42501"), "{statement}: {error}");
 }
 
