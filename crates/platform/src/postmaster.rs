@@ -82,7 +82,7 @@ pub enum PostmasterError {
 impl Programs {
     /// Finds the newest PostgreSQL of at least [`MAJOR_MIN`], or exactly `major`.
     ///
-    /// Looks only into `bin` when that is given; else into the packaged places, then along `PATH`.
+    /// Looks only into `bin` when that is given; else into the packaged places, then along `PATH`; of equals, the first.
     pub fn find(bin: Option<&Path>, major: Option<u32>) -> Result<Self, PostmasterError> {
         let places: Vec<PathBuf> = match bin {
             Some(bin) => vec![bin.to_owned()],
@@ -92,6 +92,8 @@ impl Programs {
             .iter()
             .filter_map(|bin| Self::at(bin))
             .filter(|found| major.map_or(found.major >= MAJOR_MIN, |major| found.major == major))
+            // Of equals the last is taken, and that shall be the first of the places.
+            .rev()
             .max_by_key(|found| found.major)
             .ok_or_else(|| PostmasterError::NotInstalled {
                 wanted: major.map_or_else(

@@ -1,7 +1,7 @@
 //! A database per test, cloned from one that was migrated once.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     sync::{
         LazyLock,
         atomic::{AtomicU32, Ordering},
@@ -18,10 +18,13 @@ use sqlx::{
 
 use crate::server::Server;
 
+/// Finished tests' databases that are left lying, 8 MB each: removing one makes the server write out everything, which
+/// costs more than making one.
+const LEFT_MAX_DATABASES: usize = 50;
 /// Enough for a test to race a few tasks against each other.
 const POOL_MAX_CONNECTIONS: u32 = 10;
 
-/// A database of one test's own, dropped together with this value: keep it as long as its pools are used.
+/// A database of one test's own, which may go any time after this value: keep it as long as its pools are used.
 ///
 /// It holds the schema of one service, migrated, and the schema of the embedded message log.
 pub struct TestDatabase {
@@ -34,8 +37,8 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// Makes a database for `service` with everything `migrator` makes.
     ///
-    /// The first call of a process starts its PostgreSQL, the first for a service migrates the template; all others take
-    /// some ten milliseconds.
+    /// The first call of a process starts its PostgreSQL, the first for a service migrates the template; all others copy
+    /// files for about a tenth of a second.
     pub async fn create(service: &'static str, migrator: &'static Migrator) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let server = tokio::task::spawn_blocking(Server::get)
@@ -105,22 +108,30 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // Tests may leave a thousand databases behind; a thread removes them, as dropping cannot wait.
+        // Dropping cannot wait, so a thread removes what is too much.
         static REMOVER: LazyLock<mpsc::Sender<String>> = LazyLock::new(|| {
-            let (sender, names) = mpsc::channel::<String>();
-            thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a thread can have a runtime");
-                for name in names {
-                    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-                    runtime.block_on(statement(Server::get(), drop));
-                }
-            });
+            let (sender, names) = mpsc::channel();
+            thread::spawn(move || remove_beyond_bound(names));
             sender
         });
         REMOVER.send(std::mem::take(&mut self.name)).ok();
+    }
+}
+
+fn remove_beyond_bound(names: mpsc::Receiver<String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a thread can have a runtime");
+    let mut left = VecDeque::new();
+    for name in names {
+        left.push_back(name);
+        if left.len() > LEFT_MAX_DATABASES
+            && let Some(oldest) = left.pop_front()
+        {
+            let drop = format!("DROP DATABASE {oldest} WITH (FORCE)");
+            runtime.block_on(statement(Server::get(), drop));
+        }
     }
 }
 

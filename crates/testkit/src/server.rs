@@ -16,11 +16,12 @@ const START_MAX_SECS: u64 = 60;
 const LOOK_AGAIN_MILLIS: u64 = 5;
 
 /// Nothing here outlives the process, so nothing here is made to last.
-const SETTINGS: [(&str, &str); 11] = [
+const SETTINGS: [(&str, &str); 12] = [
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
     ("wal_level", "minimal"),
+    ("wal_init_zero", "off"),
     ("max_wal_senders", "0"),
     ("shared_buffers", "64MB"),
     ("max_connections", "300"),

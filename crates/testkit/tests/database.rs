@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_testkit::TestDatabase;
-use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{Connection, PgConnection, PgPool, error::DatabaseError, migrate::Migrator};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./tests/migrations");
 
@@ -44,7 +44,7 @@ async fn the_serving_role_writes_rows_but_changes_neither_shape_nor_history() {
             .execute(&kitchen.app())
             .await
             .expect_err(refused);
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(DatabaseError::code);
         assert_eq!(code.as_deref(), Some("42501"), "{refused}: {error}");
     }
     assert_eq!(cookies(&kitchen.app()).await, Some(12));
@@ -108,6 +108,7 @@ fn nothing_of_a_killed_test_process_is_left_running_or_lying_about() {
 
 #[tokio::test]
 #[ignore = "is run and killed by nothing_of_a_killed_test_process_is_left_running_or_lying_about"]
+#[expect(clippy::print_stdout, reason = "it is read by the test that kills it")]
 async fn waits_to_be_killed() {
     let kitchen = kitchen().await;
     let url = kitchen.app_url();

@@ -37,7 +37,8 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
     to: PathBuf,
-    closed: Closed,
+    /// `None`: the default place could be used by now, but the database is where it was.
+    closed: Option<Closed>,
 }
 
 /// A folder that the server's account cannot enter.
@@ -202,13 +203,19 @@ impl FolderLock {
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the data folder is {}, because PostgreSQL runs as {}, who may not enter {}",
-            self.to.display(),
-            self.closed.account,
-            self.closed.parent.display()
-        )
+        write!(f, "the data folder is {}, ", self.to.display())?;
+        match &self.closed {
+            Some(closed) => write!(
+                f,
+                "because PostgreSQL runs as {}, who may not enter {}",
+                closed.account,
+                closed.parent.display()
+            ),
+            None => write!(
+                f,
+                "where the database is since {DEFAULT} could not be entered; stop and move it to have it there"
+            ),
+        }
     }
 }
 
@@ -256,20 +263,25 @@ fn place_default(
         .iter()
         .map(|home| home.join("holdfast").join(short_name(here)))
         .find(|folder| check_for(folder, account).is_ok());
-    match (closed, elsewhere) {
-        (None, _) => Ok(Placement {
-            folder: default,
-            moved: None,
-        }),
-        (Some(closed), Some(folder)) if !holds_database(&default) => Ok(Placement {
-            moved: Some(Moved {
-                to: folder.clone(),
-                closed,
-            }),
-            folder,
-        }),
+    let stay = closed.is_none() || holds_database(&default);
+    match elsewhere {
+        Some(folder) if !stay || (holds_database(&folder) && !holds_database(&default)) => {
+            Ok(Placement {
+                moved: Some(Moved {
+                    to: folder.clone(),
+                    closed,
+                }),
+                folder,
+            })
+        }
         // Moving away from data would look like losing it.
-        (Some(closed), _) => Err(closed.into()),
+        _ => match closed {
+            Some(closed) => Err(closed.into()),
+            None => Ok(Placement {
+                folder: default,
+                moved: None,
+            }),
+        },
     }
 }
 
@@ -339,4 +351,128 @@ fn short_name(path: &Path) -> String {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_default_folder_lies_where_the_user_stands() {
+        let world = World::new();
+        let placement = world.place().expect("all is open");
+        assert_eq!(placement.folder, world.here.join(".holdfast"));
+        assert_eq!(placement.moved, None);
+    }
+
+    #[test]
+    fn a_closed_checkout_moves_the_default_folder_to_the_state_directory_and_says_so() {
+        let world = World::new();
+        world.close();
+        let placement = world.place().expect("the state directory is open");
+        assert!(placement.folder.starts_with(&world.state_home));
+        let notice = placement.moved.expect("a notice").to_string();
+        for named in [&placement.folder, &world.here] {
+            assert!(notice.contains(&named.display().to_string()), "{notice}");
+        }
+        assert_eq!(world.place().expect("again").folder, placement.folder);
+
+        // Opening the checkout later must not look like losing what was sold meanwhile.
+        world.open();
+        let default = world.here.join(".holdfast");
+        assert_eq!(world.place().expect("open").folder, default);
+        put_database(&placement.folder);
+        let placement_later = world.place().expect("open");
+        assert_eq!(placement_later.folder, placement.folder);
+        assert!(placement_later.moved.is_some());
+        put_database(&default);
+        assert_eq!(world.place().expect("open").folder, default);
+        let other = place_default(
+            &world.state_home,
+            std::slice::from_ref(&world.state_home),
+            world.account.as_ref(),
+        );
+        assert_ne!(other.expect("open").folder, placement.folder);
+    }
+
+    #[test]
+    fn a_closed_checkout_with_a_database_in_it_is_refused_and_the_database_not_left_behind() {
+        let world = World::new();
+        put_database(&world.here.join(".holdfast"));
+        world.close();
+        if !geteuid().is_root() {
+            return; // who cannot look inside cannot know that there is one
+        }
+        let refused = world.place().expect_err("closed");
+        assert!(matches!(refused, ClusterError::Closed(_)), "{refused}");
+    }
+
+    #[test]
+    fn a_socket_lies_in_its_data_folder_unless_the_path_is_long_or_strange() {
+        let inside = |root: &str| socket_dir(Path::new(root)).starts_with(root);
+        let longest = format!("/{}", "a".repeat(85));
+        assert!(inside(&longest));
+        assert!(!inside(&format!("{longest}a")));
+        for strange in ["/a b", "/a,b", "/a\"b", "/a?b", "/ö"] {
+            assert!(!inside(strange), "{strange}");
+        }
+        assert_ne!(socket_dir(Path::new("/a b")), socket_dir(Path::new("/a c")));
+    }
+
+    /// A checkout and a state directory.
+    struct World {
+        here: PathBuf,
+        state_home: PathBuf,
+        account: Option<Account>,
+        _home: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let home = tempfile::tempdir_in("/tmp").expect("/tmp can be written to");
+            let (here, state_home) = (home.path().join("checkout"), home.path().join("state"));
+            for folder in [home.path(), &here, &state_home] {
+                fs::create_dir_all(folder).expect("made");
+                set_mode(folder, 0o755);
+            }
+            Self {
+                here,
+                state_home,
+                account: Account::for_server().expect("one is there"),
+                _home: home,
+            }
+        }
+
+        fn close(&self) {
+            // For root the server's account is another one; everybody else is the server's account.
+            set_mode(&self.here, if geteuid().is_root() { 0o700 } else { 0o000 });
+        }
+
+        fn open(&self) {
+            set_mode(&self.here, 0o755);
+        }
+
+        fn place(&self) -> Result<Placement, ClusterError> {
+            let homes = std::slice::from_ref(&self.state_home);
+            place_default(&self.here, homes, self.account.as_ref())
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            self.open();
+        }
+    }
+
+    fn put_database(data_dir: &Path) {
+        let data = data_dir.join("postgres");
+        fs::create_dir_all(&data).expect("made");
+        fs::write(data.join("PG_VERSION"), "15").expect("written");
+    }
+
+    fn set_mode(folder: &Path, mode: u32) {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("ours");
+    }
 }

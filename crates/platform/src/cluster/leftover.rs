@@ -65,8 +65,8 @@ pub(super) fn processes_in(data: &Path) -> Vec<u32> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let process = entry.path();
-            let ours = fs::read_link(process.join("cwd")).ok()? == data
-                && fs::read_to_string(process.join("comm")).ok()?.trim() == "postgres";
+            let ours = fs::read_to_string(process.join("comm")).ok()?.trim() == "postgres"
+                && fs::read_link(process.join("cwd")).ok()? == data;
             ours.then_some(pid)
         })
         .collect()

@@ -88,10 +88,10 @@ impl State {
         }
     }
 
-    fn down(reason: impl ToString) -> Self {
+    fn down(reason: impl Into<String>) -> Self {
         Self {
             health: Health::Down {
-                reason: reason.to_string(),
+                reason: reason.into(),
             },
             pid: None,
         }
@@ -128,7 +128,7 @@ async fn supervise(
                 Err(_) if stop.is_cancelled() => return,
                 Err(error) => {
                     tracing::error!(%error, "PostgreSQL cannot be started again");
-                    told.send_replace(State::down(error));
+                    told.send_replace(State::down(error.to_string()));
                     rest(&mut pause_millis, &stop).await;
                 }
             }

@@ -1,6 +1,7 @@
 //! The platform's mechanisms on the real things: servers, folders, processes, connections.
 
 mod child;
+mod cluster;
 mod failpoint;
 mod internal;
 mod messages;
