@@ -20,10 +20,10 @@ use jiff::SignedDuration;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use sqlx::{Connection, PgConnection};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use world::{
-    CONSUMER, Gated, LEVELS, LosesAnswers, Recorder, Running, SERVICE, THINGS, Trouble, World,
-    change, change_as, level, moment, thing, told, until,
+    CONSUMER, Gated, LEVELS, LosesAnswers, Recorder, Running, SERVICE, SlowReader, THINGS, Trouble,
+    World, change, change_as, level, moment, thing, told, until,
 };
 
 fn of(key: &str, versions: impl IntoIterator<Item = i64>) -> Vec<(String, i64)> {
@@ -322,6 +322,31 @@ mod consuming {
     }
 
     #[tokio::test]
+    async fn a_reader_that_was_overtaken_goes_on_where_the_other_is() {
+        let world = World::new().await;
+        world.put(&thing("a", 1)).await;
+        let (sender, mut reads) = mpsc::unbounded_channel();
+        let slow = SlowReader {
+            log: world.log.clone(),
+            reads: sender,
+            go_on: Arc::new(Notify::new()),
+        };
+        let (late, quick) = (Recorder::default(), Recorder::default());
+        let late_one = world.listen_to(Arc::new(slow.clone()), &late);
+        assert_eq!(reads.recv().await, Some(0));
+        world.put(&thing("a", 2)).await;
+        world.catch_up(&quick).await;
+        // Now it comes with what the other has done, and must not take the position back.
+        slow.go_on.notify_one();
+        world.put(&thing("a", 3)).await;
+        assert_eq!(reads.recv().await, Some(2));
+        slow.go_on.notify_one();
+        world.settled().await;
+        late_one.stop().await;
+        assert_eq!(world.effects().await, of("a", [1, 2, 3]));
+    }
+
+    #[tokio::test]
     async fn duplicates_in_any_order_come_to_the_same_as_perfect_delivery() {
         const KEYS: [&str; 3] = ["a", "b", "c"];
         const VERSIONS: i64 = 12;
@@ -601,9 +626,35 @@ mod parked {
         assert_eq!(replayed.stopped, None);
         world.settled().await;
         listening.stop().await;
-        // What was parked behind the replay's last look is drained by the next one.
-        world.replay(&recorder, "a").await;
         assert_eq!(world.effects_of("a").await, (1..=40).collect::<Vec<_>>());
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_arrives_while_the_last_parked_one_is_replayed_is_not_left_behind() {
+        let world = World::new().await;
+        let recorder = Recorder::default();
+        recorder.fail_on("a", 1, Trouble::Permanent);
+        world.change("a").await;
+        world.carry().await;
+        world.catch_up(&recorder).await;
+        recorder.fail_on("a", 1, Trouble::Waits);
+        let listening = world.listen(&recorder);
+        let (replayed, ()) = tokio::join!(world.replay(&recorder, "a"), async {
+            recorder.came.notified().await;
+            world.change("a").await;
+            world.carry().await;
+            until(
+                "the consumer waits for the replay, or went past it",
+                async || world.is_anybody_waiting().await || world.position().await == 2,
+            )
+            .await;
+            recorder.go_on.notify_one();
+        });
+        assert_eq!(replayed.handled, 1);
+        world.settled().await;
+        listening.stop().await;
+        assert_eq!(world.effects_of("a").await, [1, 2]);
         assert_eq!(world.parked().await, []);
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use holdfast_kernel::Timestamp;
 use holdfast_platform::{
-    bus::{Bus, BusError, Outgoing, Subscription},
+    bus::{Bus, BusError, Outgoing, Partition, Place, Record, Subscription},
     consumer::{Consumer, Handler, Handling, Interest},
     database,
     embedded_log::EmbeddedLog,
@@ -23,7 +23,11 @@ use holdfast_platform::{
 };
 use holdfast_testkit::TestDatabase;
 use sqlx::{PgConnection, PgPool, migrate::Migrator};
-use tokio::{sync::Notify, task::JoinHandle, time};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const THINGS: Topic = Topic::ordinary("holdfast.things");
@@ -190,6 +194,25 @@ impl World {
             .expect("skipped")
     }
 
+    /// Whether somebody under the role of the service waits for a lock in this database.
+    pub(crate) async fn is_anybody_waiting(&self) -> bool {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity
+             WHERE datname = current_database() AND usename = current_user AND wait_event_type = 'Lock')",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .expect("activity")
+    }
+
+    pub(crate) async fn position(&self) -> i64 {
+        sqlx::query_scalar("SELECT next_offset FROM consumer_position WHERE topic = $1")
+            .bind(THINGS.name())
+            .fetch_one(&self.pool)
+            .await
+            .expect("a position")
+    }
+
     /// Makes everything on the bus older by these hours.
     pub(crate) async fn age(&self, hours: i32) {
         let owner = database::connect(&self.database.bus_owner_url(), 1)
@@ -244,10 +267,13 @@ impl World {
     }
 
     pub(crate) fn listen(&self, recorder: &Recorder) -> Running {
-        let shutdown = CancellationToken::new();
+        self.listen_to(self.bus(), recorder)
+    }
+
+    pub(crate) fn listen_to(&self, bus: Arc<dyn Bus>, recorder: &Recorder) -> Running {
         let consumer = recorder.consumer();
-        let work = tokio::spawn(consumer.run(self.pool.clone(), self.bus(), shutdown.clone()));
-        Running { shutdown, work }
+        let pool = self.pool.clone();
+        Running::of(|shutdown| tokio::spawn(consumer.run(pool, bus, shutdown)))
     }
 
     /// Lets everything on the bus take effect and stops listening.
@@ -336,6 +362,8 @@ pub(crate) enum Trouble {
     Permanent,
     Transient,
     Panic,
+    /// Takes effect once somebody lets it go on.
+    Waits,
 }
 
 /// Writes down each message as an effect, and fails where it is told to.
@@ -343,6 +371,9 @@ pub(crate) enum Trouble {
 pub(crate) struct Recorder {
     troubles: Arc<Mutex<HashMap<(String, i64), Trouble>>>,
     pub(crate) failures: Arc<AtomicUsize>,
+    /// Told when a message that waits has come.
+    pub(crate) came: Arc<Notify>,
+    pub(crate) go_on: Arc<Notify>,
 }
 
 impl Recorder {
@@ -390,6 +421,11 @@ impl Handler for Recorder {
             Some(Trouble::Permanent) => Err(Handling::permanent("no such thing")),
             Some(Trouble::Transient) => Err(Handling::transient("busy")),
             Some(Trouble::Panic) => panic!("a bug in the handler"),
+            Some(Trouble::Waits) => {
+                self.came.notify_one();
+                self.go_on.notified().await;
+                Ok(())
+            }
         }
     }
 }
@@ -434,5 +470,67 @@ impl Bus for Gated {
         topics: &[Topic],
     ) -> Result<Box<dyn Subscription>, BusError> {
         self.log.subscribe(consumer, topics).await
+    }
+}
+
+/// A bus whose reader is slow: it tells from where it reads, and hands over what it read when it is let go on.
+#[derive(Clone)]
+pub(crate) struct SlowReader {
+    pub(crate) log: EmbeddedLog,
+    pub(crate) reads: mpsc::UnboundedSender<i64>,
+    pub(crate) go_on: Arc<Notify>,
+}
+
+#[tonic::async_trait]
+impl Bus for SlowReader {
+    async fn append(&self, service: &str, outgoing: &[Outgoing]) -> Result<(), BusError> {
+        self.log.append(service, outgoing).await
+    }
+
+    async fn subscribe(
+        &self,
+        consumer: &str,
+        _topics: &[Topic],
+    ) -> Result<Box<dyn Subscription>, BusError> {
+        let inner = self.log.subscribe(consumer, &[THINGS]).await?;
+        let bus = self.clone();
+        Ok(Box::new(SlowSubscription { inner, bus }))
+    }
+}
+
+struct SlowSubscription {
+    inner: Box<dyn Subscription>,
+    bus: SlowReader,
+}
+
+#[tonic::async_trait]
+impl Subscription for SlowSubscription {
+    async fn next(&mut self) -> Result<Box<dyn Partition>, BusError> {
+        let inner = self.inner.next().await?;
+        let bus = self.bus.clone();
+        Ok(Box::new(SlowPartition { inner, bus }))
+    }
+}
+
+struct SlowPartition {
+    inner: Box<dyn Partition>,
+    bus: SlowReader,
+}
+
+#[tonic::async_trait]
+impl Partition for SlowPartition {
+    fn place(&self) -> &Place {
+        self.inner.place()
+    }
+
+    async fn read(&mut self, from: i64) -> Result<Vec<Record>, BusError> {
+        let records = self.inner.read(from).await;
+        self.bus.reads.send(from).ok();
+        self.bus.go_on.notified().await;
+        records
+    }
+
+    async fn oldest(&mut self) -> Result<i64, BusError> {
+        self.inner.oldest().await
     }
 }
