@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    str::FromStr,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
@@ -50,6 +51,26 @@ impl Role {
     }
 }
 
+/// A word that is no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{got:?} is not a role, wanted user, staff or admin")]
+pub struct InvalidRole {
+    got: String,
+}
+
+impl FromStr for Role {
+    type Err = InvalidRole;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRole> {
+        [Self::User, Self::Staff, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| InvalidRole {
+                got: text.chars().take(SHOWN_CHARS).collect(),
+            })
+    }
+}
+
 /// The claims of an access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -71,6 +92,8 @@ pub struct Claims {
 
 /// The `typ` header that tells an access token from any other token of the same issuer (RFC 9068).
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
+/// What access tokens are signed with, as issuer documents name it.
+pub const ACCESS_TOKEN_ALGORITHM: &str = "EdDSA";
 /// Metadata key of a peer's signed identity.
 pub const PEER_HEADER: &str = "x-holdfast-peer";
 
@@ -81,7 +104,12 @@ const PEER_TOKEN_REUSED_SECS: i64 = 30;
 const CLOCK_LEEWAY_SECS: i64 = 30;
 const TOKEN_MAX_BYTES: usize = 4096;
 const VERIFIED_MAX_ENTRIES: usize = 10_000;
+/// How long no keys are fetched after a fetch, so that made-up key names cannot make us fetch at will.
 const KEY_FETCH_PAUSE: Duration = Duration::from_secs(60);
+/// The same while not a single key is known: a process that started before its issuer soon serves.
+const FIRST_KEY_FETCH_PAUSE: Duration = Duration::from_secs(1);
+/// Longest part of a refused text that an error repeats, in characters.
+const SHOWN_CHARS: usize = 64;
 
 /// Who is calling, as far as it was proved.
 #[derive(Clone, Default)]
@@ -155,7 +183,9 @@ impl fmt::Debug for Caller {
 /// Who may call a method at all. Whose things they may touch is the handler's to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody, known or not.
+    /// Everybody, and who they are is not even looked at: a dead token is no hindrance to getting a living one.
+    Public,
+    /// Everybody, known or not; but whoever claims to be somebody must be it.
     Anyone,
     /// Whoever is logged in.
     User,
@@ -175,10 +205,11 @@ pub enum Access {
 pub type AccessTable = &'static [(&'static str, Access)];
 
 impl Access {
-    fn admits(self, caller: &Caller) -> Result<(), Fault> {
-        let is_peer = |peers: &[&str]| caller.peer().is_some_and(|peer| peers.contains(&peer));
+    /// The caller as the handler is to see it: a peer's identity counts only where the rule names that peer, or its
+    /// mere presence would open what belongs to others.
+    fn admits(self, mut caller: Caller) -> Result<Caller, Fault> {
         let (role, peers): (_, &[&str]) = match self {
-            Self::Anyone => return Ok(()),
+            Self::Public | Self::Anyone => return Ok(caller),
             Self::User => (Some(Role::User), &[]),
             Self::Staff => (Some(Role::Staff), &[]),
             Self::Admin => (Some(Role::Admin), &[]),
@@ -186,10 +217,12 @@ impl Access {
             Self::UserOr(peers) => (Some(Role::User), peers),
             Self::StaffOr(peers) => (Some(Role::Staff), peers),
         };
-        if is_peer(peers) || role.is_some_and(|role| caller.has(role)) {
-            return Ok(());
+        let nobody = caller.user.is_none() && caller.peer.is_none();
+        caller.peer = caller.peer.filter(|peer| peers.contains(&&**peer));
+        if caller.peer.is_some() || role.is_some_and(|role| caller.has(role)) {
+            return Ok(caller);
         }
-        if caller.user.is_none() && caller.peer.is_none() {
+        if nobody {
             return Err(unauthenticated());
         }
         Err(Fault::new(
@@ -232,7 +265,18 @@ struct VerifierState {
 #[derive(Default)]
 struct Keys {
     by_id: HashMap<String, DecodingKey>,
-    fetched_at: Option<Timestamp>,
+    /// When they were last asked for, whatever came of it.
+    asked_at: Option<Timestamp>,
+    /// Nothing came of it.
+    is_source_away: bool,
+}
+
+/// What only verifying needs to read besides the claims.
+#[derive(Deserialize)]
+struct SignedClaims {
+    #[serde(flatten)]
+    claims: Claims,
+    nbf: Option<i64>,
 }
 
 impl Verifier {
@@ -261,24 +305,26 @@ impl Verifier {
         &self.0.issuer
     }
 
+    /// For whom the tokens must be.
+    pub fn audience(&self) -> &str {
+        &self.0.audience
+    }
+
     /// The caller that these headers prove; nobody at all where they claim nothing.
     ///
     /// Fails with `UNAUTHENTICATED` when they claim something that does not hold.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Fault> {
         let mut caller = Caller::default();
-        if let Some(value) = headers.get(AUTHORIZATION) {
+        if let Some(value) = only(headers, AUTHORIZATION.as_str())? {
             let token = value
-                .to_str()
-                .ok()
-                .and_then(|text| text.split_once(' '))
+                .split_once(' ')
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
                 .map(|(_, token)| token.trim())
                 .ok_or_else(unauthenticated)?;
             caller.user = Some(self.verify(token).await?);
             caller.token = Some(Arc::from(token));
         }
-        if let Some(value) = headers.get(PEER_HEADER) {
-            let token = value.to_str().map_err(|_| unauthenticated())?;
+        if let Some(token) = only(headers, PEER_HEADER)? {
             caller.peer = Some(self.0.peers.verify(token, self.0.clock.now())?);
         }
         Ok(caller)
@@ -314,7 +360,11 @@ impl Verifier {
 
     async fn verify_signature(&self, token: &str, now: i64) -> Result<Claims, Fault> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| unauthenticated())?;
-        if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(ACCESS_TOKEN_TYPE) {
+        // `crit` names extensions without which the token must not be taken; we know none.
+        if header.alg != Algorithm::EdDSA
+            || header.typ.as_deref() != Some(ACCESS_TOKEN_TYPE)
+            || header.crit.is_some()
+        {
             return Err(unauthenticated());
         }
         let key_id = header.kid.ok_or_else(unauthenticated)?;
@@ -324,16 +374,20 @@ impl Verifier {
         validation.set_audience(&[&self.0.audience]);
         // Judged below, by the clock that was handed in.
         validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
-            .map_err(|_| unauthenticated())?
-            .claims;
-        if claims.exp <= now || claims.iat > now + CLOCK_LEEWAY_SECS {
+        let SignedClaims { claims, nbf } =
+            jsonwebtoken::decode::<SignedClaims>(token, &key, &validation)
+                .map_err(|_| unauthenticated())?
+                .claims;
+        let begins = claims.iat.max(nbf.unwrap_or(claims.iat));
+        if claims.exp <= now || begins > now + CLOCK_LEEWAY_SECS {
             return Err(unauthenticated());
         }
         Ok(claims)
     }
 
     /// The key of that name. An unknown name makes at most one fetch a minute, or anybody could make us fetch.
+    ///
+    /// Fails with `UNAVAILABLE` while the source is away, for then nobody can say that the name is wrong.
     async fn key(&self, key_id: &str) -> Result<DecodingKey, Fault> {
         if let Some(key) = self.known_key(key_id) {
             return Ok(key);
@@ -343,25 +397,64 @@ impl Verifier {
             return Ok(key);
         }
         let now = self.0.clock.now();
-        let fetched_at = lock(&self.0.keys).fetched_at;
-        let rested =
-            fetched_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= KEY_FETCH_PAUSE);
-        if !rested {
-            return Err(unauthenticated());
+        if let Some(fault) = lock(&self.0.keys).resting(now) {
+            return Err(fault);
         }
-        let set: JwkSet =
-            serde_json::from_str(&(self.0.source)().await?).map_err(Fault::internal)?;
-        let by_id = set.keys.iter().filter_map(named_key).collect();
+        {
+            // Noted first, as if it had failed: the caller may go away while we wait.
+            let mut keys = lock(&self.0.keys);
+            keys.asked_at = Some(now);
+            keys.is_source_away = true;
+        }
+        let by_id = self.fetch().await?;
         *lock(&self.0.keys) = Keys {
             by_id,
-            fetched_at: Some(now),
+            asked_at: Some(now),
+            is_source_away: false,
         };
         self.known_key(key_id).ok_or_else(unauthenticated)
+    }
+
+    async fn fetch(&self) -> Result<HashMap<String, DecodingKey>, Fault> {
+        let text = (self.0.source)().await.map_err(Fault::unavailable)?;
+        let set: JwkSet = serde_json::from_str(&text).map_err(Fault::unavailable)?;
+        Ok(set.keys.iter().filter_map(named_key).collect())
     }
 
     fn known_key(&self, key_id: &str) -> Option<DecodingKey> {
         lock(&self.0.keys).by_id.get(key_id).cloned()
     }
+}
+
+impl Keys {
+    /// What to answer for an unknown name when it is too early to ask again.
+    fn resting(&self, now: Timestamp) -> Option<Fault> {
+        let pause = if self.by_id.is_empty() {
+            FIRST_KEY_FETCH_PAUSE
+        } else {
+            KEY_FETCH_PAUSE
+        };
+        if now.duration_since(self.asked_at?).unsigned_abs() >= pause {
+            return None;
+        }
+        Some(if self.is_source_away {
+            Fault::unavailable("the keys of access tokens could not be fetched a moment ago")
+        } else {
+            unauthenticated()
+        })
+    }
+}
+
+/// The value of a header that may come once at most: of two, one reader would take the first and another the last.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(unauthenticated());
+    }
+    value.to_str().map(Some).map_err(|_| unauthenticated())
 }
 
 fn named_key(jwk: &Jwk) -> Option<(String, DecodingKey)> {
@@ -389,7 +482,7 @@ struct PeerClaims {
 }
 
 impl PeerKey {
-    /// The key made of the cluster's secret.
+    /// The key for peers, derived from the installation's secret: [`Secrets::key`](crate::cluster::Secrets::key).
     pub fn new(secret: &[u8]) -> Self {
         Self {
             signing: EncodingKey::from_secret(secret),
@@ -513,11 +606,11 @@ where
             let Some((_, rule)) = rule else {
                 return Ok(Status::unimplemented("no such method").into_http());
             };
-            let admitted = match verifier.caller(request.headers()).await {
-                Ok(caller) => rule.admits(&caller).map(|()| caller),
-                Err(fault) => Err(fault),
+            let caller = match rule {
+                Access::Public => Ok(Caller::default()),
+                _ => verifier.caller(request.headers()).await,
             };
-            match admitted {
+            match caller.and_then(|caller| rule.admits(caller)) {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
