@@ -1,1 +1,104 @@
 //! Accounts, sessions, signing keys: who somebody is.
+//!
+//! Read in this order: `domain` (accounts and sessions, and how they may change), `registration` (an account comes to be
+//! together with its profile), `password` (the bounded place where passwords are hashed), `token` (what a client holds),
+//! `keys` (what tokens are signed with), `api` (the door), `operator` (what the machine's owner may do without a
+//! password), `store` (the tables), `messages` (what is told to others), `error` (how it refuses).
+
+mod api;
+mod domain;
+mod error;
+mod keys;
+mod messages;
+mod operator;
+mod password;
+mod registration;
+mod store;
+mod token;
+
+use holdfast_platform::{
+    identity::Gate,
+    service::{Context, Service, StartError},
+    transport::Transport,
+};
+use holdfast_proto::{
+    auth::v1::auth_service_server::AuthServiceServer,
+    users::v1::users_service_client::UsersServiceClient,
+};
+use serde::Deserialize;
+use sqlx::migrate::Migrator;
+use tonic::service::Routes;
+
+pub use api::ACCESS;
+pub use operator::{MINT_MAX_ACCOUNTS, Operator};
+pub use registration::FAILPOINTS;
+
+use crate::{keys::SigningKey, password::Passwords, token::Minter};
+
+/// The schema of this service.
+pub static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// The defaults of [`Settings`], each key with its meaning and unit.
+pub const DEFAULTS: &str = include_str!("../settings.toml");
+
+/// The section `[auth]`; see `settings.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "settings.toml explains each key")]
+pub struct Settings {
+    pub database_url: String,
+    pub owner_database_url: String,
+    pub max_connections: u32,
+    pub access_token_secs: u32,
+    pub session_secs: u32,
+    pub refresh_grace_secs: u32,
+    pub hash_memory_kib: u32,
+    pub hash_passes: u32,
+    pub hash_threads: u32,
+    pub hash_queue: u32,
+}
+
+/// Whom this service calls.
+#[derive(Clone)]
+pub struct Peers {
+    /// Keeps the profile of every account.
+    pub users: UsersServiceClient<Transport>,
+}
+
+/// Builds the service. It signs for the issuer and audience that the context's verifier takes.
+///
+/// Makes the first signing keys when there are none. Fails when a setting is out of its bounds, the database is away,
+/// or its keys were sealed under another secret.
+pub async fn build(
+    settings: Settings,
+    peers: Peers,
+    context: Context,
+) -> Result<Service, StartError> {
+    let verifier = context.verifier.clone();
+    let parts = Parts::make(&settings, peers, context).await?;
+    let server = AuthServiceServer::new(api::Api::new(parts));
+    let routes = Routes::new(Gate::new(server, ACCESS, verifier));
+    Ok(Service::new("auth", routes))
+}
+
+/// What the door and the operator work with.
+struct Parts {
+    context: Context,
+    peers: Peers,
+    passwords: Passwords,
+    minter: Minter,
+}
+
+impl Parts {
+    async fn make(settings: &Settings, peers: Peers, context: Context) -> Result<Self, StartError> {
+        let passwords = Passwords::new(settings)?;
+        let key = SigningKey::load_or_make(&context).await?;
+        let minter = Minter::new(settings, key, &context)?;
+        Ok(Self {
+            context,
+            peers,
+            passwords,
+            minter,
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! Every statement on accounts, sessions and signing keys.
+
+use holdfast_kernel::{Id, Timestamp, id};
+use jiff_sqlx::ToSqlx;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Account, Applicant, Email, Session, SessionState},
+    error::AuthError,
+    keys::{KeyState, PublicKey, SealedKey},
+};
+
+/// Records an account on its way, or takes over the one that another registration of this address left on its way.
+///
+/// Gives the id of that account, which a takeover keeps so that a profile written already stays its profile; `None`
+/// when the address belongs to a complete account.
+pub(crate) async fn record_applicant(
+    db: &mut PgConnection,
+    applicant: &Applicant,
+) -> Result<Option<Id<id::User>>, AuthError> {
+    let user: Option<Uuid> = sqlx::query_scalar(
+        "INSERT INTO account (id, email, password_hash, role, created_at, attempt)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT ON CONSTRAINT account_email_is_unique DO UPDATE
+         SET password_hash = excluded.password_hash, role = excluded.role, created_at = excluded.created_at,
+             attempt = excluded.attempt
+         WHERE account.registered_at IS NULL
+         RETURNING id",
+    )
+    .bind(applicant.user.uuid())
+    .bind(applicant.email.as_str())
+    .bind(&applicant.password_hash)
+    .bind(applicant.role.as_str())
+    .bind(applicant.created_at.to_sqlx())
+    .bind(applicant.attempt)
+    .fetch_optional(db)
+    .await?;
+    Ok(user.map(Id::new))
+}
+
+/// Records many accounts on their way, all of the same role, without passwords and with addresses nobody else has.
+pub(crate) async fn record_machines(
+    db: &mut PgConnection,
+    machines: &[Applicant],
+) -> Result<(), AuthError> {
+    let mut users = Vec::with_capacity(machines.len());
+    let mut emails = Vec::with_capacity(machines.len());
+    let mut roles = Vec::with_capacity(machines.len());
+    let mut times = Vec::with_capacity(machines.len());
+    let mut attempts = Vec::with_capacity(machines.len());
+    for machine in machines {
+        users.push(machine.user.uuid());
+        emails.push(machine.email.as_str());
+        roles.push(machine.role.as_str());
+        times.push(machine.created_at.to_sqlx());
+        attempts.push(machine.attempt);
+    }
+    sqlx::query(
+        "INSERT INTO account (id, email, role, created_at, attempt)
+         SELECT id, email, role, created_at, attempt
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[])
+            AS machine (id, email, role, created_at, attempt)",
+    )
+    .bind(users)
+    .bind(emails)
+    .bind(roles)
+    .bind(times)
+    .bind(attempts)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Completes accounts whose profiles are written, each as long as this attempt is still the one on its way; gives
+/// those that were completed.
+pub(crate) async fn complete_registrations(
+    db: &mut PgConnection,
+    registrations: &[(Id<id::User>, Uuid)],
+    now: Timestamp,
+) -> Result<Vec<Id<id::User>>, AuthError> {
+    let (users, attempts): (Vec<Uuid>, Vec<Uuid>) = registrations
+        .iter()
+        .map(|(user, attempt)| (user.uuid(), *attempt))
+        .unzip();
+    let completed: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE account SET registered_at = $3
+         FROM unnest($1::uuid[], $2::uuid[]) AS written (id, attempt)
+         WHERE account.id = written.id AND account.attempt = written.attempt AND registered_at IS NULL
+         RETURNING account.id",
+    )
+    .bind(users)
+    .bind(attempts)
+    .bind(now.to_sqlx())
+    .fetch_all(db)
+    .await?;
+    Ok(completed.into_iter().map(Id::new).collect())
+}
+
+/// The complete account of this address.
+pub(crate) async fn find_account_by_email(
+    db: &mut PgConnection,
+    email: &Email,
+) -> Result<Option<Account>, AuthError> {
+    let row: Option<AccountRow> = sqlx::query_as(
+        "SELECT id, role, password_hash FROM account WHERE email = $1 AND registered_at IS NOT NULL",
+    )
+    .bind(email.as_str())
+    .fetch_optional(db)
+    .await?;
+    row.map(AccountRow::read).transpose()
+}
+
+/// The complete account of this id.
+pub(crate) async fn find_account(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+) -> Result<Option<Account>, AuthError> {
+    let row: Option<AccountRow> = sqlx::query_as(
+        "SELECT id, role, password_hash FROM account WHERE id = $1 AND registered_at IS NOT NULL",
+    )
+    .bind(user.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(AccountRow::read).transpose()
+}
+
+/// Puts a better hash of the same password in place of the one it was checked against.
+pub(crate) async fn replace_password_hash(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    checked: Option<&str>,
+    better: &str,
+) -> Result<(), AuthError> {
+    sqlx::query("UPDATE account SET password_hash = $3 WHERE id = $1 AND password_hash = $2")
+        .bind(user.uuid())
+        .bind(checked)
+        .bind(better)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Sets role and password of an account, whatever they were.
+pub(crate) async fn reset_account(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    role: &str,
+    password_hash: &str,
+) -> Result<(), AuthError> {
+    sqlx::query("UPDATE account SET role = $2, password_hash = $3 WHERE id = $1")
+        .bind(user.uuid())
+        .bind(role)
+        .bind(password_hash)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Writes sessions that have just been opened.
+pub(crate) async fn insert_sessions(
+    db: &mut PgConnection,
+    sessions: &[Session],
+) -> Result<(), AuthError> {
+    let mut ids = Vec::with_capacity(sessions.len());
+    let mut users = Vec::with_capacity(sessions.len());
+    let mut opened = Vec::with_capacity(sessions.len());
+    let mut expires = Vec::with_capacity(sessions.len());
+    for session in sessions {
+        ids.push(session.id.uuid());
+        users.push(session.user.uuid());
+        opened.push(session.opened_at.to_sqlx());
+        expires.push(session.expires_at.to_sqlx());
+    }
+    sqlx::query(
+        "INSERT INTO session (id, account_id, state, turn, turned_at, opened_at, expires_at)
+         SELECT id, account_id, 'open', 1, opened_at, opened_at, expires_at
+         FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[])
+            AS opened (id, account_id, opened_at, expires_at)",
+    )
+    .bind(ids)
+    .bind(users)
+    .bind(opened)
+    .bind(expires)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the sessions of this account whose lifetime is over: a login tidies up after those before it.
+pub(crate) async fn delete_expired_sessions(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    now: Timestamp,
+) -> Result<(), AuthError> {
+    sqlx::query("DELETE FROM session WHERE account_id = $1 AND expires_at <= $2")
+        .bind(user.uuid())
+        .bind(now.to_sqlx())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The session of this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_session(
+    db: &mut PgConnection,
+    session: Id<id::Session>,
+) -> Result<Option<Session>, AuthError> {
+    let row: Option<SessionRow> = sqlx::query_as(
+        "SELECT id, account_id, state, turn, turned_at, opened_at, expires_at FROM session WHERE id = $1 FOR UPDATE",
+    )
+    .bind(session.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(SessionRow::read).transpose()
+}
+
+/// Writes what may change of a locked session.
+pub(crate) async fn save_session(
+    db: &mut PgConnection,
+    session: &Session,
+) -> Result<(), AuthError> {
+    match session.state {
+        SessionState::Open { turn, turned_at } => {
+            sqlx::query("UPDATE session SET turn = $2, turned_at = $3 WHERE id = $1")
+                .bind(session.id.uuid())
+                .bind(turn)
+                .bind(turned_at.to_sqlx())
+                .execute(db)
+                .await?;
+        }
+        SessionState::LoggedOut | SessionState::Revoked => {
+            sqlx::query("UPDATE session SET state = $2 WHERE id = $1")
+                .bind(session.id.uuid())
+                .bind(state_word(session.state))
+                .execute(db)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Logs out of a session, if it is this account's and open.
+pub(crate) async fn log_out(
+    db: &mut PgConnection,
+    session: Id<id::Session>,
+    user: Id<id::User>,
+) -> Result<(), AuthError> {
+    sqlx::query(
+        "UPDATE session SET state = 'logged_out' WHERE id = $1 AND account_id = $2 AND state = 'open'",
+    )
+    .bind(session.uuid())
+    .bind(user.uuid())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes a signing key, unless there is one in that state already.
+pub(crate) async fn insert_key_if_missing(
+    db: &mut PgConnection,
+    key: &SealedKey,
+    state: KeyState,
+    now: Timestamp,
+) -> Result<(), AuthError> {
+    sqlx::query(
+        "INSERT INTO signing_key (id, public_key, sealed_private_key, state, created_at)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (state) WHERE state <> 'retired' DO NOTHING",
+    )
+    .bind(&key.public.id)
+    .bind(&key.public.bytes)
+    .bind(&key.sealed_private)
+    .bind(state.as_str())
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The key that signs.
+pub(crate) async fn find_active_key(db: &mut PgConnection) -> Result<Option<SealedKey>, AuthError> {
+    let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        "SELECT id, public_key, sealed_private_key FROM signing_key WHERE state = 'active'",
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|(id, bytes, sealed_private)| SealedKey {
+        public: PublicKey { id, bytes },
+        sealed_private,
+    }))
+}
+
+/// The public halves of all keys whose tokens may be alive or soon will be, oldest first.
+pub(crate) async fn list_public_keys(db: &mut PgConnection) -> Result<Vec<PublicKey>, AuthError> {
+    let rows: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT id, public_key FROM signing_key ORDER BY created_at, id")
+            .fetch_all(db)
+            .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, bytes)| PublicKey { id, bytes })
+        .collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    id: Uuid,
+    role: String,
+    password_hash: Option<String>,
+}
+
+impl AccountRow {
+    fn read(self) -> Result<Account, AuthError> {
+        let user = Id::new(self.id);
+        let role = self.role.parse().map_err(|refused| {
+            AuthError::Unreadable(format!("account.role of {user}: {refused}"))
+        })?;
+        Ok(Account {
+            user,
+            role,
+            password_hash: self.password_hash,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SessionRow {
+    id: Uuid,
+    account_id: Uuid,
+    state: String,
+    turn: i64,
+    turned_at: jiff_sqlx::Timestamp,
+    opened_at: jiff_sqlx::Timestamp,
+    expires_at: jiff_sqlx::Timestamp,
+}
+
+impl SessionRow {
+    fn read(self) -> Result<Session, AuthError> {
+        let id = Id::new(self.id);
+        let open = SessionState::Open {
+            turn: self.turn,
+            turned_at: self.turned_at.into(),
+        };
+        let state = [open, SessionState::LoggedOut, SessionState::Revoked]
+            .into_iter()
+            .find(|state| state_word(*state) == self.state)
+            .ok_or_else(|| {
+                AuthError::Unreadable(format!("session.state of {id}: {:?}", self.state))
+            })?;
+        Ok(Session {
+            id,
+            user: Id::new(self.account_id),
+            state,
+            opened_at: self.opened_at.into(),
+            expires_at: self.expires_at.into(),
+        })
+    }
+}
+
+fn state_word(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Open { .. } => "open",
+        SessionState::LoggedOut => "logged_out",
+        SessionState::Revoked => "revoked",
+    }
+}

@@ -1,0 +1,178 @@
+//! What a client holds: an access token, signed, and a refresh token, computed.
+//!
+//! The n-th refresh token of a family is `HMAC(key, family, n)` beside family and n. None is stored: whoever reads the
+//! database cannot refresh, and the successor of a token is the same whoever computes it. A wrong secret is told apart
+//! before any row is looked at.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_platform::{
+    identity::{ACCESS_TOKEN_TYPE, Claims, Role},
+    service::{Context, StartError},
+};
+use holdfast_proto::auth::v1 as pb;
+use jiff::SignedDuration;
+use jsonwebtoken::{Algorithm, Header};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::{Settings, domain::Session, error::AuthError, keys::SigningKey};
+
+const REFRESH_PREFIX: &str = "hrt_";
+const REFRESH_KEY_PURPOSE: &str = "auth refresh tokens 1";
+const FAMILY_BYTES: usize = 16;
+const TURN_BYTES: usize = 8;
+const MAC_BYTES: usize = 32;
+const REFRESH_GRACE_MAX_SECS: u32 = 60;
+
+/// Makes tokens.
+pub(crate) struct Minter {
+    key: SigningKey,
+    refresh_key: [u8; 32],
+    issuer: String,
+    audience: String,
+    access_lifetime: SignedDuration,
+    session_lifetime: SignedDuration,
+    grace: SignedDuration,
+}
+
+/// A refresh token whose secret was proved right.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RefreshToken {
+    pub(crate) family: Id<id::Session>,
+    pub(crate) turn: i64,
+}
+
+impl Minter {
+    pub(crate) fn new(
+        settings: &Settings,
+        key: SigningKey,
+        context: &Context,
+    ) -> Result<Self, StartError> {
+        for (key, secs, most) in [
+            (
+                "access_token_secs",
+                settings.access_token_secs,
+                settings.session_secs,
+            ),
+            ("session_secs", settings.session_secs, u32::MAX),
+            (
+                "refresh_grace_secs",
+                settings.refresh_grace_secs,
+                REFRESH_GRACE_MAX_SECS,
+            ),
+        ] {
+            if secs == 0 || secs > most {
+                return Err(StartError::Setting {
+                    key: format!("auth.{key}"),
+                    text: format!("{secs} seconds, wanted 1 to {most}"),
+                });
+            }
+        }
+        let secs = |secs: u32| SignedDuration::from_secs(secs.into());
+        Ok(Self {
+            key,
+            refresh_key: context.secrets.key(REFRESH_KEY_PURPOSE),
+            issuer: context.verifier.issuer().to_owned(),
+            audience: context.verifier.audience().to_owned(),
+            access_lifetime: secs(settings.access_token_secs),
+            session_lifetime: secs(settings.session_secs),
+            grace: secs(settings.refresh_grace_secs),
+        })
+    }
+
+    pub(crate) fn session_lifetime(&self) -> SignedDuration {
+        self.session_lifetime
+    }
+
+    pub(crate) fn grace(&self) -> SignedDuration {
+        self.grace
+    }
+
+    /// What a client gets of an open session whose living refresh token is the one of number `turn`.
+    pub(crate) fn tokens(
+        &self,
+        session: &Session,
+        turn: i64,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<pb::Tokens, AuthError> {
+        let expires_at = self.access_expiry(session, now);
+        Ok(pb::Tokens {
+            access_token: self.access_token(session, role, now)?,
+            expires_in: expires_at.duration_since(now).as_secs(),
+            refresh_token: self.refresh_token(session.id, turn),
+            refresh_expires_in: session.expires_at.duration_since(now).as_secs(),
+        })
+    }
+
+    /// An access token of this session.
+    pub(crate) fn access_token(
+        &self,
+        session: &Session,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<String, AuthError> {
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            sub: session.user,
+            sid: session.id,
+            role,
+            iat: now.as_second(),
+            exp: self.access_expiry(session, now).as_second(),
+        };
+        let header = Header {
+            typ: Some(ACCESS_TOKEN_TYPE.to_owned()),
+            kid: Some(self.key.id().to_owned()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        Ok(jsonwebtoken::encode(&header, &claims, self.key.encoding())?)
+    }
+
+    /// No access token outlives its session.
+    fn access_expiry(&self, session: &Session, now: Timestamp) -> Timestamp {
+        session.expires_at.min(now + self.access_lifetime)
+    }
+
+    fn refresh_token(&self, family: Id<id::Session>, turn: i64) -> String {
+        let mut bytes = Vec::with_capacity(FAMILY_BYTES + TURN_BYTES + MAC_BYTES);
+        bytes.extend_from_slice(family.uuid().as_bytes());
+        bytes.extend_from_slice(&turn.to_be_bytes());
+        let mac = self.refresh_mac(&bytes).finalize().into_bytes();
+        bytes.extend_from_slice(&mac);
+        format!("{REFRESH_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Reads a refresh token and proves its secret, looking at no row.
+    pub(crate) fn read_refresh_token(&self, text: &str) -> Result<RefreshToken, AuthError> {
+        self.prove(text).ok_or(AuthError::RefreshInvalid)
+    }
+
+    fn prove(&self, text: &str) -> Option<RefreshToken> {
+        let encoded = text.strip_prefix(REFRESH_PREFIX)?;
+        let mut bytes = [0; FAMILY_BYTES + TURN_BYTES + MAC_BYTES];
+        let length = BASE64_URL_SAFE_NO_PAD
+            .decode_slice(encoded, &mut bytes)
+            .ok()?;
+        if length != bytes.len() {
+            return None;
+        }
+        let (named, mac) = bytes.split_at(FAMILY_BYTES + TURN_BYTES);
+        // Takes the same time wherever the difference lies.
+        self.refresh_mac(named).verify_slice(mac).ok()?;
+        let (family, turn) = named.split_at(FAMILY_BYTES);
+        Some(RefreshToken {
+            family: Id::new(Uuid::from_slice(family).ok()?),
+            turn: i64::from_be_bytes(turn.try_into().ok()?),
+        })
+    }
+
+    fn refresh_mac(&self, named: &[u8]) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.refresh_key).expect("HMAC takes any key");
+        mac.update(named);
+        mac
+    }
+}

@@ -1,0 +1,8 @@
+//! The auth service at its door, on a real database.
+
+mod keys;
+mod login;
+mod operator;
+mod refresh;
+mod register;
+mod world;
