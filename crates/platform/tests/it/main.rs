@@ -3,6 +3,7 @@
 mod child;
 mod cluster;
 mod failpoint;
+mod identity;
 mod internal;
 mod messages;
 mod shutdown;
