@@ -216,6 +216,10 @@ impl Consumer {
 
 impl Handling {
     /// A fault that will not pass.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over an error or a text as it is"
+    )]
     pub fn permanent(reason: impl ToString) -> Self {
         Self::Permanent(reason.to_string())
     }
@@ -229,7 +233,9 @@ impl Handling {
 /// Values the database refuses will be refused again; all else (connection, lock, time-out, schema not there yet) passes.
 impl From<sqlx::Error> for Handling {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code);
         match code.as_deref() {
             Some(code) if code.starts_with("22") || code.starts_with("23") => {
                 Self::Permanent(error.to_string())

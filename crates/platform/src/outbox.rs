@@ -47,6 +47,10 @@ impl Announcement {
     /// News that `key`, now at `version`, saw `kind` happen `at` that moment.
     ///
     /// In an ordinary topic the versions a key announces are 1, 2, 3 … without a gap; in a state topic they only rise.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over an id or a text as it is"
+    )]
     pub fn new(
         topic: Topic,
         kind: &str,

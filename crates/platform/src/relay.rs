@@ -193,7 +193,7 @@ impl Relay {
                     .set(oldest_secs);
             }
             Err(error) => {
-                tracing::warn!(service = self.service, %error, "cannot measure the outbox")
+                tracing::warn!(service = self.service, %error, "cannot measure the outbox");
             }
         }
     }

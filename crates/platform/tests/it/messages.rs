@@ -302,7 +302,7 @@ mod consuming {
         let readers = [world.listen(&recorder), world.listen(&recorder)];
         for round in 0..10 {
             for key in ["a", "b", "c"] {
-                for _ in 0..(round % 3) + 1 {
+                for _ in 0..=round % 3 {
                     world.change(key).await;
                 }
             }
@@ -801,7 +801,7 @@ mod log {
                 for _ in 0..2 {
                     world
                         .log
-                        .append(service, &[outgoing.clone()])
+                        .append(service, std::slice::from_ref(&outgoing))
                         .await
                         .expect("appended");
                 }
