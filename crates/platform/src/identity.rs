@@ -105,7 +105,7 @@ const CLOCK_LEEWAY_SECS: i64 = 30;
 const TOKEN_MAX_BYTES: usize = 4096;
 const VERIFIED_MAX_ENTRIES: usize = 10_000;
 /// How long no keys are fetched after a fetch, so that made-up key names cannot make us fetch at will.
-const KEY_FETCH_PAUSE: Duration = Duration::from_secs(60);
+const KEY_FETCH_PAUSE: Duration = Duration::from_mins(1);
 /// The same while not a single key is known: a process that started before its issuer soon serves.
 const FIRST_KEY_FETCH_PAUSE: Duration = Duration::from_secs(1);
 /// Longest part of a refused text that an error repeats, in characters.
