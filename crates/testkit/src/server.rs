@@ -109,6 +109,10 @@ fn make_folder(account: Option<&Account>) -> PathBuf {
     folder
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is the wait on a condition with a bound, and belongs to no runtime"
+)]
 fn wait_until_ready(folder: &Path, data: &Path, watchdog: &mut Child) {
     let started = Instant::now();
     while postmaster::ready_pid(data).is_none() {

@@ -73,8 +73,8 @@ async fn the_message_log_lies_beside_the_service_and_neither_sees_the_other() {
     assert!(error.to_string().contains("permission denied"), "{error}");
 }
 
-#[test]
-fn nothing_of_a_killed_test_process_is_left_running_or_lying_about() {
+#[tokio::test]
+async fn nothing_of_a_killed_test_process_is_left_running_or_lying_about() {
     let mut killed = Command::new(std::env::current_exe().expect("a test is a program"))
         .args(["--ignored", "--exact", "--nocapture", "waits_to_be_killed"])
         .stdin(Stdio::piped())
@@ -102,13 +102,12 @@ fn nothing_of_a_killed_test_process_is_left_running_or_lying_about() {
             started.elapsed() < Duration::from_secs(20),
             "{folder:?} or {server:?} is still there"
         );
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 #[tokio::test]
 #[ignore = "is run and killed by nothing_of_a_killed_test_process_is_left_running_or_lying_about"]
-#[expect(clippy::print_stdout, reason = "it is read by the test that kills it")]
 async fn waits_to_be_killed() {
     let kitchen = kitchen().await;
     let url = kitchen.app_url();

@@ -81,8 +81,7 @@ impl Launch {
     /// Ends what is left of an earlier one before. A failure carries what the server said; nothing is left running then,
     /// nor when `stop` is cancelled meanwhile.
     pub(super) async fn start(&self, stop: &CancellationToken) -> Result<Child, ClusterError> {
-        let data = self.layout.data.clone();
-        blocking(move || leftover::end(&data)).await?;
+        leftover::end(&self.layout.data).await?;
         self.trim_log()?;
         let log = open_log(&self.layout.log)?;
         let said_before = log.metadata().map_or(0, |found| found.len());

@@ -7,11 +7,11 @@
 use std::{
     fs,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::sleep;
 
 use super::{ClusterError, folder::refused};
 use crate::postmaster::{self, NOTE};
@@ -25,21 +25,24 @@ const LOOK_AGAIN_MILLIS: u64 = 10;
 /// Ends whatever still serves `data`: in good order if it can, by force if it must.
 ///
 /// The caller holds the folder's lock, so nobody else is about to use what is ended.
-pub(super) fn end(data: &Path) -> Result<(), ClusterError> {
+pub(super) async fn end(data: &Path) -> Result<(), ClusterError> {
     let left = processes_in(data);
     if !left.is_empty() {
         let head = postmaster::noted_pid(data).filter(|pid| left.contains(pid));
         tracing::warn!(?head, processes = left.len(), folder = %data.display(), "stopping a PostgreSQL that was left running");
-        let ended = head.is_some_and(|head| {
-            signal(head, Signal::INT);
-            all_gone(data, ORDERLY_MAX_SECS)
-        });
+        let ended = match head {
+            Some(head) => {
+                signal(head, Signal::INT);
+                all_gone(data, ORDERLY_MAX_SECS).await
+            }
+            None => false,
+        };
         if !ended {
             for strength in [Signal::QUIT, Signal::KILL] {
                 for pid in processes_in(data) {
                     signal(pid, strength);
                 }
-                if all_gone(data, AT_ONCE_MAX_SECS) {
+                if all_gone(data, AT_ONCE_MAX_SECS).await {
                     break;
                 }
             }
@@ -79,7 +82,7 @@ pub(super) fn signal(pid: u32, signal: Signal) {
     }
 }
 
-fn all_gone(data: &Path, max_secs: u64) -> bool {
+async fn all_gone(data: &Path, max_secs: u64) -> bool {
     let started = Instant::now();
     loop {
         if processes_in(data).is_empty() {
@@ -88,6 +91,6 @@ fn all_gone(data: &Path, max_secs: u64) -> bool {
         if started.elapsed() > Duration::from_secs(max_secs) {
             return false;
         }
-        thread::sleep(Duration::from_millis(LOOK_AGAIN_MILLIS));
+        sleep(Duration::from_millis(LOOK_AGAIN_MILLIS)).await;
     }
 }

@@ -148,7 +148,6 @@ async fn a_server_whose_owner_was_killed_is_stopped_and_its_rows_are_there() {
 
 #[tokio::test]
 #[ignore = "is run and killed by a_server_whose_owner_was_killed_is_stopped_and_its_rows_are_there"]
-#[expect(clippy::print_stdout, reason = "it is read by the test that kills it")]
 async fn owns_a_cluster_until_killed() {
     let folder = std::env::var_os(OWNED_FOLDER).expect("the test names it");
     let cluster = Cluster::start(Path::new(&folder), &settings())
