@@ -106,11 +106,6 @@ impl World {
         self.realm.peer(name)
     }
 
-    /// A purchase that nobody has paid for yet.
-    pub(crate) fn purchase(&self) -> String {
-        Id::<id::Order>::generate().to_string()
-    }
-
     pub(crate) fn pass(&self, secs: i64) {
         self.clock.advance(SignedDuration::from_secs(secs));
     }
@@ -144,9 +139,9 @@ impl World {
             .checked_add(SignedDuration::from_secs(HOLD_SECS))
             .expect("within history");
         let request = self.orders.request(pb::AuthorizeRequest {
-            command: command(purchase, "authorize", epoch),
+            command: Some(command(purchase, "authorize", epoch)),
             user_id: self.customer.user.to_string(),
-            amount: yen(amount),
+            amount: Some(yen(amount)),
             method: Some(method),
             expires_at: Some(wire::timestamp(hold_ends)),
         });
@@ -164,7 +159,7 @@ impl World {
         epoch: i64,
     ) -> Result<pb::Payment, Status> {
         let request = self.orders.request(pb::CaptureRequest {
-            command: command(purchase, "capture", epoch),
+            command: Some(command(purchase, "capture", epoch)),
             payment_id: String::new(),
         });
         let answer = self.client().capture(request).await?.into_inner();
@@ -181,7 +176,7 @@ impl World {
         epoch: i64,
     ) -> Result<Option<pb::Payment>, Status> {
         let request = self.orders.request(pb::VoidRequest {
-            command: command(purchase, "void", epoch),
+            command: Some(command(purchase, "void", epoch)),
             payment_id: String::new(),
         });
         Ok(self.client().void(request).await?.into_inner().payment)
@@ -204,10 +199,10 @@ impl World {
         epoch: i64,
     ) -> Result<pb::Payment, Status> {
         let request = self.orders.request(pb::RefundRequest {
-            command: command(purchase, "refund", epoch),
+            command: Some(command(purchase, "refund", epoch)),
             payment_id: String::new(),
             refund_id: refund.uuid().to_string(),
-            amount: yen(amount),
+            amount: Some(yen(amount)),
             reason: "did not fit".to_owned(),
         });
         let answer = self.client().refund(request).await?.into_inner();
@@ -216,7 +211,7 @@ impl World {
 
     /// A payment of 1250 yen that was captured.
     pub(crate) async fn captured(&self) -> String {
-        let purchase = self.purchase();
+        let purchase = new_purchase();
         self.authorize(&purchase, "sandbox_ok")
             .await
             .expect("authorized");
@@ -319,6 +314,11 @@ impl World {
     }
 }
 
+/// A purchase that nobody has paid for yet.
+pub(crate) fn new_purchase() -> String {
+    Id::<id::Order>::generate().to_string()
+}
+
 pub(crate) fn reason(status: &Status) -> String {
     Fault::from_status(status).reason().to_owned()
 }
@@ -340,19 +340,19 @@ pub(crate) fn inline(kind: &str, token: &str) -> pb::Method {
     }
 }
 
-pub(crate) fn yen(amount: i64) -> Option<PbMoney> {
-    Some(PbMoney {
+pub(crate) fn yen(amount: i64) -> PbMoney {
+    PbMoney {
         amount,
         currency: "JPY".to_owned(),
-    })
+    }
 }
 
-pub(crate) fn command(purchase: &str, step: &str, epoch: i64) -> Option<Command> {
-    Some(Command {
+pub(crate) fn command(purchase: &str, step: &str, epoch: i64) -> Command {
+    Command {
         saga_id: purchase.to_owned(),
         step: step.to_owned(),
         epoch,
-    })
+    }
 }
 
 impl Line {
