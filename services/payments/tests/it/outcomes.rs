@@ -182,6 +182,42 @@ async fn a_refund_while_the_capture_is_unknown_waits_for_it() {
     );
 }
 
+#[tokio::test]
+async fn a_void_behind_a_refund_that_waits_gives_back_the_rest_as_well_or_nothing_at_all() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world
+        .authorize(&purchase, "sandbox_timeout")
+        .await
+        .expect("ok");
+    world.capture(&purchase).await.expect("processing");
+    world
+        .refund(&purchase, Id::generate(), 500)
+        .await
+        .expect("queued");
+    world.void(&purchase).await.expect("promised");
+    world.live(4).await;
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Refunded);
+    assert_eq!(world.books().await, [(1, 1250, 1250)]);
+
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    world.line.breaks("capture", Break::OnTheWay);
+    world.capture(&purchase).await.expect("processing");
+    world.line.breaks("capture", Break::OnTheWay);
+    let refund = Id::generate();
+    world.refund(&purchase, refund, 500).await.expect("queued");
+    world.void(&purchase).await.expect("undone");
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Voided);
+    assert_eq!(world.books().await, [(0, 0, 0)]);
+    let mut db = world.db.app().acquire().await.expect("a connection");
+    let facts = holdfast_payments::audit(&mut db).await.expect("facts");
+    assert_eq!((facts[0].refunding, facts[0].refunds_open), (0, 0));
+}
+
 /// R31: what the provider refuses to give back is visible, and can be tried again.
 #[tokio::test]
 async fn a_refund_that_the_provider_refuses_leaves_the_payment_captured_and_is_told() {
@@ -336,6 +372,28 @@ async fn a_notice_that_comes_before_the_answer_is_taken_in_and_the_answer_change
     let again = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     assert_eq!(again, noticed);
     assert_eq!(world.announced().await, ["authorized v1"]);
+}
+
+#[tokio::test]
+async fn an_old_answer_never_undoes_a_newer_one() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world
+        .authorize(&purchase, "sandbox_capture_fails")
+        .await
+        .expect("ok");
+    world.provider_decides(&payment.id, "authorized", 1).await;
+    // "Authorized" is on its way to us while the capture fails.
+    world.line.breaks("look", Break::Held);
+    tokio::join!(world.reconciler.look_once(), async {
+        world.line.holds().await;
+        let payment = world.capture(&purchase).await.expect("an answer");
+        assert_eq!(payment.status(), PaymentStatus::Failed);
+        world.line.let_through();
+    });
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Failed);
+    assert_eq!(world.announced().await, ["authorized v1", "failed v2"]);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use holdfast_proto::{
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use jiff::SignedDuration;
 use jiff_sqlx::ToSqlx;
+use tokio::sync::Notify;
 use tonic::Status;
 
 pub(crate) const HOLD_SECS: i64 = 600;
@@ -52,6 +53,8 @@ pub(crate) enum Break {
     OnTheWayBack,
     /// The provider does it, and we die before we hear of it.
     Crash,
+    /// The provider does it, and its answer is on its way until it is let through.
+    Held,
 }
 
 /// The line to the sandbox: breaks off as told, and counts the calls.
@@ -60,6 +63,8 @@ pub(crate) struct Line {
     sandbox: Sandbox,
     breaks: Arc<Mutex<VecDeque<(&'static str, Break)>>>,
     calls: Arc<Mutex<Vec<&'static str>>>,
+    held: Arc<Notify>,
+    let_through: Arc<Notify>,
 }
 
 impl World {
@@ -73,6 +78,8 @@ impl World {
             sandbox: sandbox.clone(),
             breaks: Arc::default(),
             calls: Arc::default(),
+            held: Arc::default(),
+            let_through: Arc::default(),
         };
         let (routes, reconciler) = holdfast_payments::assemble(
             Arc::new(line.clone()),
@@ -364,6 +371,16 @@ impl Line {
             .push_back((call, how));
     }
 
+    /// Waits until an answer is held.
+    pub(crate) async fn holds(&self) {
+        self.held.notified().await;
+    }
+
+    /// Lets a held answer through.
+    pub(crate) fn let_through(&self) {
+        self.let_through.notify_one();
+    }
+
     /// How often the provider was asked this.
     pub(crate) fn count(&self, call: &str) -> usize {
         let calls = self.calls.lock().expect("held briefly");
@@ -397,6 +414,12 @@ impl Line {
             Some(Break::Crash) => {
                 answer.await?;
                 panic!("killed, as told");
+            }
+            Some(Break::Held) => {
+                let answer = answer.await;
+                self.held.notify_one();
+                self.let_through.notified().await;
+                answer
             }
         }
     }
