@@ -17,18 +17,19 @@ pub fn assert_states_drawn<S: Display + PartialEq>(
     moves: &[(S, &str, S)],
 ) {
     let path = document.as_ref();
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let name = path.display();
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
     let (head, rest) = text
         .split_once(BEGIN)
-        .unwrap_or_else(|| panic!("{path:?} has no line {BEGIN}"));
+        .unwrap_or_else(|| panic!("{name} has no line {BEGIN}"));
     let (drawn, tail) = rest
         .split_once(END)
-        .unwrap_or_else(|| panic!("{path:?} has no line {END}"));
+        .unwrap_or_else(|| panic!("{name} has no line {END}"));
     let current = draw(start, moves);
     if drawn != current {
         fs::write(path, format!("{head}{BEGIN}{current}{END}{tail}"))
-            .unwrap_or_else(|error| panic!("{path:?}: {error}"));
-        panic!("the state diagram of {path:?} was not current and has been drawn anew: commit it");
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        panic!("the state diagram of {name} was not current and has been drawn anew: commit it");
     }
 }
 

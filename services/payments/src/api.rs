@@ -445,11 +445,11 @@ fn answer_saved(
     }))
 }
 
-fn money(amount: i64, currency: Currency) -> Option<PbMoney> {
-    Some(PbMoney {
+fn money(amount: i64, currency: Currency) -> PbMoney {
+    PbMoney {
         amount,
         currency: currency.code().to_owned(),
-    })
+    }
 }
 
 impl From<Payment> for pb::Payment {
@@ -466,9 +466,9 @@ impl From<Payment> for pb::Payment {
             purchase_id: payment.purchase.as_str().to_owned(),
             user_id: payment.user.to_string(),
             status: status.into(),
-            amount: money(payment.amount.amount, currency),
-            captured: money(taken.captured, currency),
-            refunded: money(taken.refunded, currency),
+            amount: Some(money(payment.amount.amount, currency)),
+            captured: Some(money(taken.captured, currency)),
+            refunded: Some(money(taken.refunded, currency)),
             next_action,
             failure,
             created_at: Some(wire::timestamp(payment.created_at)),

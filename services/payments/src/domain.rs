@@ -491,116 +491,19 @@ impl Payment {
 
     /// Takes in what the provider says. What we know already, and what is older than what we know, changes nothing.
     pub(crate) fn learn(self, truth: Truth, now: Timestamp) -> Result<Change, Illegal> {
-        let all = Taken {
-            captured: self.amount.amount,
-            ..Taken::default()
-        };
-        match (self.state.clone(), truth) {
-            (State::Processing, Truth::RequiresAction(action)) => Ok(self
-                .go(ACTION_NEEDED, State::RequiresAction(action), now)?
-                .telling(News::RequiresAction)),
-
-            (
-                State::Processing | State::RequiresAction(_) | State::Failed(_) | State::Expired,
-                Truth::Authorized,
-            ) => Ok(self
-                .go(AUTHORIZED, State::Authorized, now)?
-                .telling(News::Authorized)),
-
-            (
-                State::Processing
-                | State::RequiresAction(_)
-                | State::Authorized
-                | State::Capturing { queued: 0 }
-                | State::Failed(_)
-                | State::Expired,
-                Truth::Captured,
-            ) => Ok(self
-                .go(CAPTURED, State::Captured(all), now)?
-                .telling(News::Captured)),
-            (State::Capturing { queued }, Truth::Captured) => {
-                let taken = all.promise(queued)?;
-                Ok(self
-                    .go(CAPTURED, State::RefundPending(taken), now)?
-                    .telling(News::Captured))
-            }
-            // It was undone already, so all of it goes back; what was queued has its refund.
-            (State::Voiding { queued }, Truth::Captured) => {
-                let taken = Taken {
-                    refunding: queued,
-                    ..all
-                };
-                self.refund_rest(CAPTURED, taken, now)
-            }
-            (State::Voided, Truth::Captured) => self.refund_rest(CAPTURED, all, now),
-            (State::Voided, Truth::Authorized) => {
-                self.go(AUTHORIZED, State::Voiding { queued: 0 }, now)
-            }
-
-            (State::Authorized, Truth::Pending) => self.capture_unknown(now),
-
-            (State::Processing | State::RequiresAction(_), Truth::Failed { reason }) => {
-                self.fail(FailedStep::Authorize, reason, now)
-            }
-            (State::Authorized | State::Capturing { .. }, Truth::Failed { reason }) => {
-                self.fail(FailedStep::Capture, reason, now)
-            }
-            (State::Capturing { .. }, Truth::Voided) => {
-                self.fail(FailedStep::Capture, "authorization_ended".to_owned(), now)
-            }
-
-            (State::Processing | State::RequiresAction(_), Truth::Voided) => {
-                Ok(self.go(ENDED, State::Expired, now)?.telling(News::Expired))
-            }
-            (State::Authorized, Truth::Voided) => {
-                Ok(self.go(ENDED, State::Voided, now)?.telling(News::Voided))
-            }
-            (State::Voiding { .. }, Truth::Voided | Truth::Failed { .. }) => {
-                let mut change = self.go(ENDED, State::Voided, now)?.telling(News::Voided);
-                change.drops_refunds = true;
-                Ok(change)
-            }
-
-            (
-                State::Captured(_)
-                | State::RefundPending(_)
-                | State::PartiallyRefunded(_)
-                | State::Refunded(_),
-                Truth::Failed { .. } | Truth::Voided,
-            ) => Err(Illegal::Contradiction {
-                from: self.status(),
-                said: "ended without money taken",
-            }),
-
-            (
-                State::Processing
-                | State::RequiresAction(_)
-                | State::Capturing { .. }
-                | State::Voiding { .. },
-                Truth::Pending,
-            )
-            | (
-                State::RequiresAction(_)
-                | State::Authorized
-                | State::Capturing { .. }
-                | State::Voiding { .. },
-                Truth::RequiresAction(_),
-            )
-            | (
-                State::Authorized | State::Capturing { .. } | State::Voiding { .. },
-                Truth::Authorized,
-            )
-            | (
-                State::Failed(_) | State::Expired | State::Voided,
-                Truth::Pending | Truth::RequiresAction(_) | Truth::Failed { .. } | Truth::Voided,
-            )
-            | (
-                State::Captured(_)
-                | State::RefundPending(_)
-                | State::PartiallyRefunded(_)
-                | State::Refunded(_),
-                Truth::Pending | Truth::RequiresAction(_) | Truth::Authorized | Truth::Captured,
-            ) => Ok(self.stay()),
+        match truth {
+            // Of an authorized payment only a capture can be under way.
+            Truth::Pending => self.capture_unknown(now),
+            Truth::RequiresAction(action) => match self.state {
+                State::Processing => Ok(self
+                    .go(ACTION_NEEDED, State::RequiresAction(action), now)?
+                    .telling(News::RequiresAction)),
+                _ => Ok(self.stay()),
+            },
+            Truth::Authorized => self.learn_authorized(now),
+            Truth::Captured => self.learn_captured(now),
+            Truth::Failed { reason } => self.learn_failed(reason, now),
+            Truth::Voided => self.learn_voided(now),
         }
     }
 
@@ -610,11 +513,104 @@ impl Payment {
         later(now, pause.min(CHECK_MAX_SECS))
     }
 
+    fn learn_authorized(self, now: Timestamp) -> Result<Change, Illegal> {
+        match self.state {
+            State::Processing | State::RequiresAction(_) | State::Failed(_) | State::Expired => {
+                Ok(self
+                    .go(AUTHORIZED, State::Authorized, now)?
+                    .telling(News::Authorized))
+            }
+            State::Voided => self.go(AUTHORIZED, State::Voiding { queued: 0 }, now),
+            State::Authorized
+            | State::Capturing { .. }
+            | State::Voiding { .. }
+            | State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_) => Ok(self.stay()),
+        }
+    }
+
+    fn learn_captured(self, now: Timestamp) -> Result<Change, Illegal> {
+        let all = Taken {
+            captured: self.amount.amount,
+            ..Taken::default()
+        };
+        match self.state {
+            State::Capturing { queued } if queued > 0 => {
+                let taken = all.promise(queued)?;
+                Ok(self
+                    .go(CAPTURED, State::RefundPending(taken), now)?
+                    .telling(News::Captured))
+            }
+            State::Processing
+            | State::RequiresAction(_)
+            | State::Authorized
+            | State::Capturing { .. }
+            | State::Failed(_)
+            | State::Expired => Ok(self
+                .go(CAPTURED, State::Captured(all), now)?
+                .telling(News::Captured)),
+            // It was undone already, so all of it goes back; what was queued has its refund.
+            State::Voiding { queued } => self.refund_rest(CAPTURED, all.promise(queued)?, now),
+            State::Voided => self.refund_rest(CAPTURED, all, now),
+            State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_) => Ok(self.stay()),
+        }
+    }
+
+    fn learn_failed(self, reason: String, now: Timestamp) -> Result<Change, Illegal> {
+        match self.state {
+            State::Processing | State::RequiresAction(_) => {
+                self.fail(FailedStep::Authorize, reason, now)
+            }
+            State::Authorized | State::Capturing { .. } => {
+                self.fail(FailedStep::Capture, reason, now)
+            }
+            State::Voiding { .. } => self.end_voided(now),
+            State::Failed(_) | State::Voided | State::Expired => Ok(self.stay()),
+            State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_) => Err(self.contradiction("refused")),
+        }
+    }
+
+    fn learn_voided(self, now: Timestamp) -> Result<Change, Illegal> {
+        match self.state {
+            State::Processing | State::RequiresAction(_) => {
+                Ok(self.go(ENDED, State::Expired, now)?.telling(News::Expired))
+            }
+            State::Capturing { .. } => {
+                self.fail(FailedStep::Capture, "authorization_ended".to_owned(), now)
+            }
+            State::Authorized | State::Voiding { .. } => self.end_voided(now),
+            State::Failed(_) | State::Voided | State::Expired => Ok(self.stay()),
+            State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_) => Err(self.contradiction("voided")),
+        }
+    }
+
     fn fail(self, step: FailedStep, reason: String, now: Timestamp) -> Result<Change, Illegal> {
         let state = State::Failed(Failure { step, reason });
         let mut change = self.go(REFUSED, state, now)?.telling(News::Failed);
         change.drops_refunds = true;
         Ok(change)
+    }
+
+    fn end_voided(self, now: Timestamp) -> Result<Change, Illegal> {
+        let mut change = self.go(ENDED, State::Voided, now)?.telling(News::Voided);
+        change.drops_refunds = true;
+        Ok(change)
+    }
+
+    fn contradiction(&self, said: &'static str) -> Illegal {
+        let from = self.status();
+        Illegal::Contradiction { from, said }
     }
 
     fn refund_rest(

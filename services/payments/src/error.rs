@@ -72,8 +72,9 @@ impl From<PaymentsError> for Fault {
         let text = error.to_string();
         let conflict = |reason| Fault::new(FaultCode::Conflict, reason, text.clone());
         match error {
-            PaymentsError::FieldRefused { field, .. } => Fault::invalid(field, text),
-            PaymentsError::CardNumber { field } => Fault::invalid(field, text),
+            PaymentsError::FieldRefused { field, .. } | PaymentsError::CardNumber { field } => {
+                Fault::invalid(field, text)
+            }
             PaymentsError::MethodInvalid => {
                 Fault::new(FaultCode::Invalid, "PAYMENT_METHOD_INVALID", text)
             }

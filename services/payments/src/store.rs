@@ -97,7 +97,7 @@ pub(crate) async fn insert_payment(
     .bind(payment.version)
     .bind(payment.told)
     .bind(payment.checks)
-    .bind(payment.next_check_at.map(|at| at.to_sqlx()))
+    .bind(payment.next_check_at.map(ToSqlx::to_sqlx))
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -155,7 +155,7 @@ pub(crate) async fn save_payment(
     .bind(state.action_url)
     .bind(state.slip_number)
     .bind(state.slip_store)
-    .bind(state.slip_expires_at.map(|at| at.to_sqlx()))
+    .bind(state.slip_expires_at.map(ToSqlx::to_sqlx))
     .bind(state.failed_step)
     .bind(state.failure)
     .bind(state.taken.captured)
@@ -164,7 +164,7 @@ pub(crate) async fn save_payment(
     .bind(payment.version)
     .bind(payment.told)
     .bind(payment.checks)
-    .bind(payment.next_check_at.map(|at| at.to_sqlx()))
+    .bind(payment.next_check_at.map(ToSqlx::to_sqlx))
     .execute(db)
     .await?;
     Ok(())
@@ -211,7 +211,7 @@ pub(crate) async fn claim_due_payments(
     let ids: Vec<Uuid> = due.iter().map(|payment| payment.id.uuid()).collect();
     let times: Vec<_> = due
         .iter()
-        .map(|payment| payment.next_check_at.map(|at| at.to_sqlx()))
+        .map(|payment| payment.next_check_at.map(ToSqlx::to_sqlx))
         .collect();
     sqlx::query(
         "UPDATE payment SET checks = checks + 1, next_check_at = later.at
@@ -394,7 +394,7 @@ pub(crate) async fn list_methods(
          ORDER BY created_at DESC, payment_method_id DESC LIMIT $4",
     )
     .bind(user.uuid())
-    .bind(at.map(|at| at.to_sqlx()))
+    .bind(at.map(ToSqlx::to_sqlx))
     .bind(id)
     .bind(limit)
     .fetch_all(db)

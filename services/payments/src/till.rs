@@ -123,8 +123,7 @@ impl Till {
             Ok(charge) => self.learn(payment, charge).await,
             Err(unknown) => {
                 tracing::warn!(payment = %payment.id, %unknown, "capture without an answer");
-                self.change(payment.id, |payment, now| payment.capture_unknown(now))
-                    .await
+                self.change(payment.id, Payment::capture_unknown).await
             }
         }
     }
@@ -301,33 +300,33 @@ impl Till {
 
     /// Takes in what the provider said when it was asked about `seen`.
     async fn learn(&self, seen: Payment, charge: Charge) -> Result<Payment, PaymentsError> {
-        let (mut seen, mut charge) = (seen, charge);
+        let (mut known, mut charge) = (seen, charge);
         for _ in 0..LEARN_MAX_TRIES {
-            if charge.ask.amount != seen.amount {
+            if charge.ask.amount != known.amount {
                 return Err(PaymentsError::AmountDiffers {
                     said: charge.ask.amount.to_string(),
-                    ours: seen.amount.to_string(),
+                    ours: known.amount.to_string(),
                 });
             }
             let mut tx = database::begin(&self.database).await?;
-            let payment = lock(&mut tx, seen.id).await?;
-            if payment.version == seen.version {
+            let payment = lock(&mut tx, known.id).await?;
+            if payment.version == known.version {
                 let now = self.now();
-                let change = payment.learn(charge.truth, now)?;
-                if change.payment.version != seen.version {
-                    write(&mut tx, &change, now).await?;
+                let learned = payment.learn(charge.truth, now)?;
+                if learned.payment.version != known.version {
+                    write(&mut tx, &learned, now).await?;
                     self.commit(tx, TRUTH).await?;
                 }
-                return Ok(change.payment);
+                return Ok(learned.payment);
             }
             drop(tx);
-            seen = payment;
+            known = payment;
             charge = self
-                .ask(self.provider.look(seen.id))
+                .ask(self.provider.look(known.id))
                 .await??
                 .ok_or_else(|| Unknown::because("it forgot a payment it knew"))?;
         }
-        Err(PaymentsError::Restless(seen.id.to_string()))
+        Err(PaymentsError::Restless(known.id.to_string()))
     }
 
     /// Ends at the provider what no intent of ours owns.

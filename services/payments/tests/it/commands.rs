@@ -6,12 +6,12 @@ use holdfast_platform::identity::Role;
 use holdfast_proto::payments::v1::{self as pb, PaymentStatus};
 use tonic::Code;
 
-use crate::world::{World, card, command, konbini, reason, yen};
+use crate::world::{World, card, command, konbini, new_purchase, reason, yen};
 
 #[tokio::test]
 async fn every_command_twice_is_the_command_once() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let first = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     let again = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     assert_eq!(first, again);
@@ -44,7 +44,7 @@ async fn every_command_twice_is_the_command_once() {
 #[tokio::test]
 async fn ten_authorizations_and_captures_at_once_make_one_payment_and_one_charge() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     for payment in join_all((0..10).map(|_| world.authorize(&purchase, "sandbox_ok"))).await {
         let status = payment.expect("ok").status();
         assert_eq!(status, PaymentStatus::Authorized);
@@ -59,7 +59,7 @@ async fn ten_authorizations_and_captures_at_once_make_one_payment_and_one_charge
 #[tokio::test]
 async fn a_purchase_cannot_be_paid_a_second_time_in_another_way() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     let refused = world
         .authorize_as(&purchase, card("sandbox_ok"), 1251, 1)
@@ -77,7 +77,7 @@ async fn a_purchase_cannot_be_paid_a_second_time_in_another_way() {
 #[tokio::test]
 async fn an_authorized_payment_is_voided_once_and_cannot_be_captured_afterwards() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     for _ in 0..2 {
         let voided = world.void(&purchase).await.expect("ok").expect("a payment");
@@ -93,7 +93,7 @@ async fn an_authorized_payment_is_voided_once_and_cannot_be_captured_afterwards(
 async fn voiding_a_challenge_or_a_slip_ends_it_for_the_customer_too() {
     let world = World::new().await;
     for method in [card("sandbox_3ds"), konbini("familymart")] {
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         let waiting = world
             .authorize_as(&purchase, method, 1250, 1)
             .await
@@ -114,7 +114,7 @@ async fn voiding_a_challenge_or_a_slip_ends_it_for_the_customer_too() {
 #[tokio::test]
 async fn a_void_of_a_payment_never_seen_refuses_the_authorization_that_comes_late() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     for _ in 0..2 {
         assert_eq!(world.void(&purchase).await.expect("a tombstone"), None);
     }
@@ -130,7 +130,7 @@ async fn a_void_of_a_payment_never_seen_refuses_the_authorization_that_comes_lat
 async fn a_void_and_an_authorization_at_once_leave_no_money_reserved() {
     let world = World::new().await;
     for _ in 0..10 {
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         let (authorized, voided) = tokio::join!(
             world.authorize(&purchase, "sandbox_ok"),
             world.void(&purchase)
@@ -154,7 +154,7 @@ async fn a_void_and_an_authorization_at_once_leave_no_money_reserved() {
 #[tokio::test]
 async fn a_worker_that_was_replaced_can_do_nothing_any_more() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     // The replacement shows itself by its first command, here a capture whose outcome it does not hear.
     world
@@ -187,7 +187,7 @@ async fn a_worker_that_was_replaced_can_do_nothing_any_more() {
 #[tokio::test]
 async fn a_tombstone_remembers_the_epoch_too() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.void_in(&purchase, 2).await.expect("a tombstone");
     let refused = world
         .authorize(&purchase, "sandbox_ok")
@@ -272,10 +272,10 @@ async fn a_refund_of_nothing_of_another_currency_or_of_money_not_taken_is_refuse
     assert_eq!(reason(&refused), "INVALID_ARGUMENT");
 
     let mut request = pb::RefundRequest {
-        command: command(&purchase, "refund", 1),
+        command: Some(command(&purchase, "refund", 1)),
         payment_id: String::new(),
         refund_id: Id::<id::Refund>::generate().uuid().to_string(),
-        amount: yen(100),
+        amount: Some(yen(100)),
         reason: String::new(),
     };
     request.amount.as_mut().expect("set").currency = "GBP".to_owned();
@@ -286,7 +286,7 @@ async fn a_refund_of_nothing_of_another_currency_or_of_money_not_taken_is_refuse
         .expect_err("another currency");
     assert_eq!(reason(&refused), "INVALID_ARGUMENT");
 
-    let authorized = world.purchase();
+    let authorized = new_purchase();
     world
         .authorize(&authorized, "sandbox_ok")
         .await
@@ -297,7 +297,7 @@ async fn a_refund_of_nothing_of_another_currency_or_of_money_not_taken_is_refuse
         .expect_err("not taken");
     assert_eq!(reason(&refused), "INVALID_TRANSITION");
     let refused = world
-        .refund(&world.purchase(), Id::generate(), 1)
+        .refund(&new_purchase(), Id::generate(), 1)
         .await
         .expect_err("never seen");
     assert_eq!(reason(&refused), "UNKNOWN_PAYMENT");
@@ -306,7 +306,7 @@ async fn a_refund_of_nothing_of_another_currency_or_of_money_not_taken_is_refuse
 #[tokio::test]
 async fn a_konbini_refund_rests_until_the_buyer_can_be_paid() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let slip = world
         .authorize_as(&purchase, konbini("ministop"), 1250, 1)
         .await
@@ -330,7 +330,7 @@ async fn a_purchase_and_its_payment_that_do_not_belong_together_are_refused() {
     let other = world.captured().await;
     let payment = world.capture(&other).await.expect("again").id;
     let request = pb::VoidRequest {
-        command: command(&purchase, "void", 1),
+        command: Some(command(&purchase, "void", 1)),
         payment_id: payment,
     };
     let refused = world
@@ -348,7 +348,7 @@ async fn only_the_sagas_move_money_and_another_users_payment_does_not_exist() {
     let purchase = world.captured().await;
     let payment = world.capture(&purchase).await.expect("again").id;
     let capture = || pb::CaptureRequest {
-        command: command(&purchase, "capture", 1),
+        command: Some(command(&purchase, "capture", 1)),
         payment_id: String::new(),
     };
     let mut client = world.client();

@@ -6,7 +6,7 @@ use holdfast_testkit::Asker;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::world::{World, command, konbini, reason, yen};
+use crate::world::{World, command, konbini, new_purchase, reason, yen};
 
 async fn save(
     world: &World,
@@ -42,7 +42,7 @@ async fn authorize_with(world: &World, method: &str) -> Result<pb::Payment, Stat
     let method = pb::Method {
         method: Some(pb::method::Method::Id(method.to_owned())),
     };
-    world.authorize_as(&world.purchase(), method, 1250, 1).await
+    world.authorize_as(&new_purchase(), method, 1250, 1).await
 }
 
 #[tokio::test]
@@ -139,10 +139,10 @@ async fn a_card_number_in_a_refunds_reason_is_refused_and_not_repeated() {
     let world = World::new().await;
     let purchase = world.captured().await;
     let request = pb::RefundRequest {
-        command: command(&purchase, "refund", 1),
+        command: Some(command(&purchase, "refund", 1)),
         payment_id: String::new(),
         refund_id: Uuid::now_v7().to_string(),
-        amount: yen(100),
+        amount: Some(yen(100)),
         reason: "was paid with 4242 4242 4242 4242".to_owned(),
     };
     let refused = world

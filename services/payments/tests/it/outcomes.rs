@@ -5,14 +5,14 @@ use holdfast_kernel::{Id, Money, id};
 use holdfast_payments::provider::{Ask, Method, MethodKind, Provider};
 use holdfast_proto::payments::v1::PaymentStatus;
 
-use crate::world::{Break, HOLD_SECS, World, konbini, reason};
+use crate::world::{Break, HOLD_SECS, World, konbini, new_purchase, reason};
 
 /// R10: the question never arrived, or the answer never did; either way one charge under one key.
 #[tokio::test]
 async fn an_authorization_without_an_answer_is_processing_and_found_by_its_key() {
     for how in [Break::OnTheWay, Break::OnTheWayBack] {
         let world = World::new().await;
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         world.line.breaks("authorize", how);
         let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
         assert_eq!(payment.status(), PaymentStatus::Processing, "{how:?}");
@@ -33,7 +33,7 @@ async fn an_authorization_without_an_answer_is_processing_and_found_by_its_key()
 async fn a_capture_without_an_answer_is_processing_and_captured_once() {
     for how in [Break::OnTheWay, Break::OnTheWayBack] {
         let world = World::new().await;
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         world.authorize(&purchase, "sandbox_ok").await.expect("ok");
         world.line.breaks("capture", how);
         for _ in 0..2 {
@@ -52,7 +52,7 @@ async fn a_capture_without_an_answer_is_processing_and_captured_once() {
 #[tokio::test]
 async fn a_crash_between_the_provider_and_our_commit_then_a_repeat_is_one_charge() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.line.breaks("authorize", Break::Crash);
     world
         .authorize(&purchase, "sandbox_ok")
@@ -81,7 +81,7 @@ async fn a_crash_between_the_provider_and_our_commit_then_a_repeat_is_one_charge
 #[tokio::test]
 async fn a_crash_that_nobody_repeats_is_finished_by_the_reconciler() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.line.breaks("authorize", Break::Crash);
     world
         .authorize(&purchase, "sandbox_ok")
@@ -108,7 +108,7 @@ async fn a_crash_that_nobody_repeats_is_finished_by_the_reconciler() {
 async fn a_void_whose_answer_is_lost_is_promised_and_kept() {
     for how in [Break::OnTheWay, Break::OnTheWayBack] {
         let world = World::new().await;
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         world.authorize(&purchase, "sandbox_ok").await.expect("ok");
         world.line.breaks("void", how);
         let payment = world.void(&purchase).await.expect("ok").expect("a payment");
@@ -123,7 +123,7 @@ async fn a_void_whose_answer_is_lost_is_promised_and_kept() {
 #[tokio::test]
 async fn a_void_that_finds_the_money_taken_gives_it_back() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     world.line.breaks("capture", Break::Crash);
     world.capture(&purchase).await.expect_err("killed");
@@ -136,7 +136,7 @@ async fn a_void_that_finds_the_money_taken_gives_it_back() {
 #[tokio::test]
 async fn a_void_while_the_authorization_is_under_way_undoes_it_once_it_is_known() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world
         .authorize(&purchase, "sandbox_late_ok")
         .await
@@ -155,7 +155,7 @@ async fn a_void_while_the_authorization_is_under_way_undoes_it_once_it_is_known(
 #[tokio::test]
 async fn a_refund_while_the_capture_is_unknown_waits_for_it() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world
         .authorize(&purchase, "sandbox_timeout")
         .await
@@ -180,6 +180,42 @@ async fn a_refund_while_the_capture_is_unknown_waits_for_it() {
         world.announced().await,
         ["authorized v1", "captured v2", "partially_refunded v3"]
     );
+}
+
+#[tokio::test]
+async fn a_void_behind_a_refund_that_waits_gives_back_the_rest_as_well_or_nothing_at_all() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world
+        .authorize(&purchase, "sandbox_timeout")
+        .await
+        .expect("ok");
+    world.capture(&purchase).await.expect("processing");
+    world
+        .refund(&purchase, Id::generate(), 500)
+        .await
+        .expect("queued");
+    world.void(&purchase).await.expect("promised");
+    world.live(4).await;
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Refunded);
+    assert_eq!(world.books().await, [(1, 1250, 1250)]);
+
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    world.line.breaks("capture", Break::OnTheWay);
+    world.capture(&purchase).await.expect("processing");
+    world.line.breaks("capture", Break::OnTheWay);
+    let refund = Id::generate();
+    world.refund(&purchase, refund, 500).await.expect("queued");
+    world.void(&purchase).await.expect("undone");
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Voided);
+    assert_eq!(world.books().await, [(0, 0, 0)]);
+    let mut db = world.db.app().acquire().await.expect("a connection");
+    let facts = holdfast_payments::audit(&mut db).await.expect("facts");
+    assert_eq!((facts[0].refunding, facts[0].refunds_open), (0, 0));
 }
 
 /// R31: what the provider refuses to give back is visible, and can be tried again.
@@ -211,7 +247,7 @@ async fn a_refund_that_the_provider_refuses_leaves_the_payment_captured_and_is_t
 #[tokio::test]
 async fn a_challenge_nobody_completes_expires_at_its_time_and_not_before() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
     world.pass(HOLD_SECS - 2);
     world.live(1).await;
@@ -234,7 +270,7 @@ async fn a_challenge_nobody_completes_expires_at_its_time_and_not_before() {
 #[tokio::test]
 async fn a_slip_paid_in_the_last_second_is_captured_though_its_notice_comes_late() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let slip = world
         .authorize_as(&purchase, konbini("lawson"), 1250, 1)
         .await
@@ -261,7 +297,7 @@ async fn late_truth_after_a_failure_or_an_expiry_is_taken_in_and_announced() {
             ("captured", PaymentStatus::Captured, "captured"),
         ] {
             let world = World::new().await;
-            let purchase = world.purchase();
+            let purchase = new_purchase();
             let payment = world.authorize(&purchase, token).await.expect("ok");
             world.pass(HOLD_SECS);
             world.live(1).await;
@@ -285,7 +321,7 @@ async fn late_truth_after_a_void_is_undone_without_asking() {
         ("captured", PaymentStatus::Refunded, (1, 1250, 1250)),
     ] {
         let world = World::new().await;
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         world.authorize(&purchase, "sandbox_ok").await.expect("ok");
         let payment = world.void(&purchase).await.expect("ok").expect("a payment");
         world.provider_decides(&payment.id, truth, 1).await;
@@ -300,7 +336,7 @@ async fn late_truth_after_a_void_is_undone_without_asking() {
 #[tokio::test]
 async fn a_notice_ten_times_at_once_is_taken_in_once() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let slip = world
         .authorize_as(&purchase, konbini("lawson"), 1250, 1)
         .await
@@ -325,7 +361,7 @@ async fn a_notice_ten_times_at_once_is_taken_in_once() {
 #[tokio::test]
 async fn a_notice_that_comes_before_the_answer_is_taken_in_and_the_answer_changes_nothing() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.line.breaks("authorize", Break::OnTheWayBack);
     let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     assert_eq!(payment.status(), PaymentStatus::Processing);
@@ -336,6 +372,28 @@ async fn a_notice_that_comes_before_the_answer_is_taken_in_and_the_answer_change
     let again = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     assert_eq!(again, noticed);
     assert_eq!(world.announced().await, ["authorized v1"]);
+}
+
+#[tokio::test]
+async fn an_old_answer_never_undoes_a_newer_one() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    let payment = world
+        .authorize(&purchase, "sandbox_capture_fails")
+        .await
+        .expect("ok");
+    world.provider_decides(&payment.id, "authorized", 1).await;
+    // "Authorized" is on its way to us while the capture fails.
+    world.line.breaks("look", Break::Held);
+    tokio::join!(world.reconciler.look_once(), async {
+        world.line.holds().await;
+        let payment = world.capture(&purchase).await.expect("an answer");
+        assert_eq!(payment.status(), PaymentStatus::Failed);
+        world.line.let_through();
+    });
+    let payment = world.payment(&payment.id).await;
+    assert_eq!(payment.status(), PaymentStatus::Failed);
+    assert_eq!(world.announced().await, ["authorized v1", "failed v2"]);
 }
 
 #[tokio::test]
@@ -375,7 +433,7 @@ async fn what_the_provider_has_without_an_intent_is_ended() {
 #[tokio::test]
 async fn an_authorization_that_never_arrived_ends_with_its_hold_and_is_refused_afterwards() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world.line.breaks("authorize", Break::OnTheWay);
     let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     world.pass(HOLD_SECS);
@@ -396,7 +454,7 @@ async fn the_auditors_facts_agree_with_the_providers_book() {
         .await
         .expect("ok");
     world.captured().await;
-    let unpaid = world.purchase();
+    let unpaid = new_purchase();
     world
         .authorize(&unpaid, "sandbox_declined")
         .await
@@ -422,7 +480,7 @@ async fn the_auditors_facts_agree_with_the_providers_book() {
 #[tokio::test]
 async fn a_notice_that_cannot_be_taken_comes_again_and_lets_others_pass() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let slip = world
         .authorize_as(&purchase, konbini("lawson"), 1250, 1)
         .await

@@ -2,12 +2,12 @@
 
 use holdfast_proto::payments::v1::PaymentStatus;
 
-use crate::world::{HOLD_SECS, World, card, inline, konbini, reason};
+use crate::world::{HOLD_SECS, World, card, inline, konbini, new_purchase, reason};
 
 #[tokio::test]
 async fn sandbox_ok_is_authorized_then_captured_and_each_is_announced_once() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
     assert_eq!(payment.status(), PaymentStatus::Authorized);
     assert_eq!(payment.purchase_id, purchase);
@@ -23,7 +23,7 @@ async fn sandbox_ok_is_authorized_then_captured_and_each_is_announced_once() {
 #[tokio::test]
 async fn sandbox_declined_is_an_answer_and_no_error_and_cannot_be_captured() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     for _ in 0..2 {
         let payment = world
             .authorize(&purchase, "sandbox_declined")
@@ -40,7 +40,7 @@ async fn sandbox_declined_is_an_answer_and_no_error_and_cannot_be_captured() {
 #[tokio::test]
 async fn sandbox_3ds_waits_for_the_customer_whose_proof_authorizes_it() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
     assert_eq!(payment.status(), PaymentStatus::RequiresAction);
     let action = payment.next_action.expect("set");
@@ -63,7 +63,7 @@ async fn sandbox_3ds_waits_for_the_customer_whose_proof_authorizes_it() {
 #[tokio::test]
 async fn a_failed_challenge_fails_the_payment_and_cannot_succeed_afterwards() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
     let payment = world
         .complete_challenge(&payment.id, false)
@@ -81,7 +81,7 @@ async fn a_failed_challenge_fails_the_payment_and_cannot_succeed_afterwards() {
 #[tokio::test]
 async fn sandbox_timeout_is_processing_and_found_captured_three_seconds_later() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world
         .authorize(&purchase, "sandbox_timeout")
         .await
@@ -102,7 +102,7 @@ async fn sandbox_timeout_is_processing_and_found_captured_three_seconds_later() 
 #[tokio::test]
 async fn sandbox_late_ok_is_processing_until_five_seconds_after_the_hold_ended() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let payment = world
         .authorize(&purchase, "sandbox_late_ok")
         .await
@@ -123,7 +123,7 @@ async fn sandbox_late_ok_is_processing_until_five_seconds_after_the_hold_ended()
 #[tokio::test]
 async fn sandbox_capture_fails_is_authorized_and_fails_at_the_capture_each_time() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     world
         .authorize(&purchase, "sandbox_capture_fails")
         .await
@@ -140,7 +140,7 @@ async fn sandbox_capture_fails_is_authorized_and_fails_at_the_capture_each_time(
 #[tokio::test]
 async fn a_konbini_slip_is_paid_once_and_captured_at_once() {
     let world = World::new().await;
-    let purchase = world.purchase();
+    let purchase = new_purchase();
     let slip = world
         .authorize_as(&purchase, konbini("lawson"), 1250, 1)
         .await
@@ -175,7 +175,7 @@ async fn unknown_tokens_stores_and_kinds_are_refused_and_leave_no_payment() {
         inline("cheque", "sandbox_ok"),
         inline("card", "4242 4242 4242 4242"),
     ] {
-        let purchase = world.purchase();
+        let purchase = new_purchase();
         let refused = world
             .authorize_as(&purchase, method.clone(), 1250, 1)
             .await

@@ -26,6 +26,7 @@ use holdfast_proto::{
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use jiff::SignedDuration;
 use jiff_sqlx::ToSqlx;
+use tokio::sync::Notify;
 use tonic::Status;
 
 pub(crate) const HOLD_SECS: i64 = 600;
@@ -52,6 +53,8 @@ pub(crate) enum Break {
     OnTheWayBack,
     /// The provider does it, and we die before we hear of it.
     Crash,
+    /// The provider does it, and its answer is on its way until it is let through.
+    Held,
 }
 
 /// The line to the sandbox: breaks off as told, and counts the calls.
@@ -60,6 +63,8 @@ pub(crate) struct Line {
     sandbox: Sandbox,
     breaks: Arc<Mutex<VecDeque<(&'static str, Break)>>>,
     calls: Arc<Mutex<Vec<&'static str>>>,
+    held: Arc<Notify>,
+    let_through: Arc<Notify>,
 }
 
 impl World {
@@ -73,6 +78,8 @@ impl World {
             sandbox: sandbox.clone(),
             breaks: Arc::default(),
             calls: Arc::default(),
+            held: Arc::default(),
+            let_through: Arc::default(),
         };
         let (routes, reconciler) = holdfast_payments::assemble(
             Arc::new(line.clone()),
@@ -104,11 +111,6 @@ impl World {
 
     pub(crate) fn peer(&self, name: &'static str) -> PeerIdentity {
         self.realm.peer(name)
-    }
-
-    /// A purchase that nobody has paid for yet.
-    pub(crate) fn purchase(&self) -> String {
-        Id::<id::Order>::generate().to_string()
     }
 
     pub(crate) fn pass(&self, secs: i64) {
@@ -144,9 +146,9 @@ impl World {
             .checked_add(SignedDuration::from_secs(HOLD_SECS))
             .expect("within history");
         let request = self.orders.request(pb::AuthorizeRequest {
-            command: command(purchase, "authorize", epoch),
+            command: Some(command(purchase, "authorize", epoch)),
             user_id: self.customer.user.to_string(),
-            amount: yen(amount),
+            amount: Some(yen(amount)),
             method: Some(method),
             expires_at: Some(wire::timestamp(hold_ends)),
         });
@@ -164,7 +166,7 @@ impl World {
         epoch: i64,
     ) -> Result<pb::Payment, Status> {
         let request = self.orders.request(pb::CaptureRequest {
-            command: command(purchase, "capture", epoch),
+            command: Some(command(purchase, "capture", epoch)),
             payment_id: String::new(),
         });
         let answer = self.client().capture(request).await?.into_inner();
@@ -181,7 +183,7 @@ impl World {
         epoch: i64,
     ) -> Result<Option<pb::Payment>, Status> {
         let request = self.orders.request(pb::VoidRequest {
-            command: command(purchase, "void", epoch),
+            command: Some(command(purchase, "void", epoch)),
             payment_id: String::new(),
         });
         Ok(self.client().void(request).await?.into_inner().payment)
@@ -204,10 +206,10 @@ impl World {
         epoch: i64,
     ) -> Result<pb::Payment, Status> {
         let request = self.orders.request(pb::RefundRequest {
-            command: command(purchase, "refund", epoch),
+            command: Some(command(purchase, "refund", epoch)),
             payment_id: String::new(),
             refund_id: refund.uuid().to_string(),
-            amount: yen(amount),
+            amount: Some(yen(amount)),
             reason: "did not fit".to_owned(),
         });
         let answer = self.client().refund(request).await?.into_inner();
@@ -216,7 +218,7 @@ impl World {
 
     /// A payment of 1250 yen that was captured.
     pub(crate) async fn captured(&self) -> String {
-        let purchase = self.purchase();
+        let purchase = new_purchase();
         self.authorize(&purchase, "sandbox_ok")
             .await
             .expect("authorized");
@@ -319,6 +321,11 @@ impl World {
     }
 }
 
+/// A purchase that nobody has paid for yet.
+pub(crate) fn new_purchase() -> String {
+    Id::<id::Order>::generate().to_string()
+}
+
 pub(crate) fn reason(status: &Status) -> String {
     Fault::from_status(status).reason().to_owned()
 }
@@ -340,19 +347,19 @@ pub(crate) fn inline(kind: &str, token: &str) -> pb::Method {
     }
 }
 
-pub(crate) fn yen(amount: i64) -> Option<PbMoney> {
-    Some(PbMoney {
+pub(crate) fn yen(amount: i64) -> PbMoney {
+    PbMoney {
         amount,
         currency: "JPY".to_owned(),
-    })
+    }
 }
 
-pub(crate) fn command(purchase: &str, step: &str, epoch: i64) -> Option<Command> {
-    Some(Command {
+pub(crate) fn command(purchase: &str, step: &str, epoch: i64) -> Command {
+    Command {
         saga_id: purchase.to_owned(),
         step: step.to_owned(),
         epoch,
-    })
+    }
 }
 
 impl Line {
@@ -362,6 +369,16 @@ impl Line {
             .lock()
             .expect("held briefly")
             .push_back((call, how));
+    }
+
+    /// Waits until an answer is held.
+    pub(crate) async fn holds(&self) {
+        self.held.notified().await;
+    }
+
+    /// Lets a held answer through.
+    pub(crate) fn let_through(&self) {
+        self.let_through.notify_one();
     }
 
     /// How often the provider was asked this.
@@ -397,6 +414,12 @@ impl Line {
             Some(Break::Crash) => {
                 answer.await?;
                 panic!("killed, as told");
+            }
+            Some(Break::Held) => {
+                let answer = answer.await;
+                self.held.notify_one();
+                self.let_through.notified().await;
+                answer
             }
         }
     }
