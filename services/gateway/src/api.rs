@@ -23,7 +23,7 @@ use crate::{
     Gateway, Peers,
     access::{self, ACCESS, Audience},
     error::GatewayError,
-    hygiene,
+    hygiene, limits,
     problems::{Problem, ProblemShape},
 };
 
@@ -33,6 +33,10 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let openapi = document(documented);
     routes
         .merge(site::routes(&openapi))
+        .route_layer(middleware::from_fn_with_state(
+            gateway.clone(),
+            limits::bound,
+        ))
         .route_layer(middleware::from_fn_with_state(
             gateway.clone(),
             access::admit,

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `access` (every route and who may use it), `api` (a file a resource: decode, call, encode),
 //! `problems` (what clients are told), `idempotency` (a request asked twice), `decode` and `reply` (bytes in, bytes
-//! out), `hygiene` (what holds for all), `server` (the sockets), `seal` and `store` (replies at rest).
+//! out), `hygiene` and `limits` (what holds for all), `server` (the sockets), `seal` and `store` (replies at rest).
 
 mod access;
 mod api;
@@ -10,6 +10,7 @@ mod decode;
 mod error;
 mod hygiene;
 mod idempotency;
+mod limits;
 mod problems;
 mod reply;
 mod seal;
@@ -35,8 +36,9 @@ use serde::Deserialize;
 use sqlx::migrate::Migrator;
 
 pub use access::{ACCESS, Audience};
+pub use limits::RateLimit;
 pub use problems::{REASONS, Reason};
-pub use server::{DRAIN_SECS, HEADER_READ_SECS, serve};
+pub use server::{ClientAddress, DRAIN_SECS, HEADER_READ_SECS, serve};
 
 /// The schema of this service: replies under idempotency keys.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -55,6 +57,7 @@ pub struct Settings {
     pub public_url: String,
     pub reply_hours: u64,
     pub max_client_connections: usize,
+    pub rate_limit: RateLimit,
 }
 
 /// Whom this service calls.
@@ -84,6 +87,8 @@ struct Gateway {
     context: Context,
     replies: idempotency::Replies,
     public_url: Arc<str>,
+    /// None when nobody is bound.
+    limits: Arc<Option<limits::Limits>>,
 }
 
 /// Builds the door. It opens no socket.
@@ -104,6 +109,7 @@ pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Door
         context,
         replies,
         public_url: public_url.into(),
+        limits: Arc::new(limits::Limits::new(&settings.rate_limit)),
     };
     Ok(Door {
         router: api::router(gateway),

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -31,6 +32,10 @@ pub const HEADER_READ_SECS: u64 = 10;
 /// How long requests in hand may take to end at shutdown.
 pub const DRAIN_SECS: u64 = 20;
 
+/// Where a request's connection comes from, in its extensions. Behind a proxy that is the proxy.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub IpAddr);
+
 const HEADERS_MAX_BYTES: u32 = 16 * 1024;
 /// Least that hyper can be told for HTTP/1: one head and the beginning of a body.
 const READ_BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -54,7 +59,10 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(max_connections));
     let aborted = CancellationToken::new();
     while let Some((stream, place)) = next_client(&listener, &places, &shutdown).await {
-        let serving = connection(router.clone(), stream, shutdown.clone());
+        // Unknown only when the client has gone already.
+        let client = stream.peer_addr().ok();
+        let client = client.map(|address| ClientAddress(address.ip()));
+        let serving = connection(router.clone(), stream, client, shutdown.clone());
         let aborted = aborted.clone();
         connections.spawn(async move {
             let _place = place;
@@ -119,15 +127,23 @@ fn is_clients_fault(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(router: Router, stream: TcpStream, shutdown: CancellationToken) {
+async fn connection(
+    router: Router,
+    stream: TcpStream,
+    client: Option<ClientAddress>,
+    shutdown: CancellationToken,
+) {
     // Only costs latency when it cannot be set.
     stream.set_nodelay(true).ok();
     let spoken = Arc::new(AtomicBool::new(false));
     let service = {
         let spoken = spoken.clone();
         hyper_util::service::TowerToHyperService::new(tower::service_fn(
-            move |request: Request<hyper::body::Incoming>| {
+            move |mut request: Request<hyper::body::Incoming>| {
                 spoken.store(true, Relaxed);
+                if let Some(client) = client {
+                    request.extensions_mut().insert(client);
+                }
                 router.clone().oneshot(request.map(Body::new))
             },
         ))

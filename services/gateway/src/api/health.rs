@@ -1,6 +1,10 @@
 //! Whether this door and the services behind it answer.
 
-use axum::extract::{Path, State};
+use axum::{
+    extract::{Path, State},
+    response::IntoResponse,
+    routing::get,
+};
 use holdfast_platform::database;
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -9,18 +13,24 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, Peers};
 use crate::{Gateway, error::GatewayError, problems::Problem, reply::Reply, store};
-use axum::response::IntoResponse;
 use holdfast_proto::{
     auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, inventory::v1::GetPoolsRequest,
     orders::v1::GetOrderRequest, payments::v1::GetPaymentRequest, users::v1::GetProfileRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new()
+    let routes = OpenApiRouter::new()
         .routes(routes!(alive))
         .routes(routes!(ready))
-        .routes(routes!(service_alive))
+        .routes(routes!(service_alive));
+    SHADOWED.iter().fold(routes, |routes, service| {
+        let asked = async |gateway| service_alive(gateway, Path((*service).to_owned())).await;
+        routes.route(&format!("/v1/{service}/healthz"), get(asked))
+    })
 }
+
+/// Services with a resource of their own name, among whose ids `healthz` would be looked for.
+const SHADOWED: [&str; 3] = ["inventory", "orders", "payments"];
 
 #[derive(Serialize, ToSchema)]
 struct Health {

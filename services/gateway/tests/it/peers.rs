@@ -1,0 +1,77 @@
+//! The services behind the door, answering as a test says.
+
+use holdfast_proto::{
+    auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory, orders::v1 as orders,
+    payments::v1 as payments, users::v1 as users,
+};
+use holdfast_testkit::scripted_peer;
+
+scripted_peer! {
+    pub(crate) struct Auth: auth::auth_service_server::AuthService {
+        register(auth::RegisterRequest) -> auth::RegisterResponse;
+        login(auth::LoginRequest) -> auth::LoginResponse;
+        refresh(auth::RefreshRequest) -> auth::RefreshResponse;
+        logout(auth::LogoutRequest) -> auth::LogoutResponse;
+        get_keys(auth::GetKeysRequest) -> auth::GetKeysResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Users: users::users_service_server::UsersService {
+        create_profile(users::CreateProfileRequest) -> users::CreateProfileResponse;
+        get_profile(users::GetProfileRequest) -> users::GetProfileResponse;
+        update_profile(users::UpdateProfileRequest) -> users::UpdateProfileResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Catalog: catalog::catalog_service_server::CatalogService {
+        create_product(catalog::CreateProductRequest) -> catalog::CreateProductResponse;
+        get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
+        list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
+        quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
+        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Inventory: inventory::inventory_service_server::InventoryService {
+        reserve(inventory::ReserveRequest) -> inventory::ReserveResponse;
+        extend(inventory::ExtendRequest) -> inventory::ExtendResponse;
+        bind(inventory::BindRequest) -> inventory::BindResponse;
+        commit(inventory::CommitRequest) -> inventory::CommitResponse;
+        release(inventory::ReleaseRequest) -> inventory::ReleaseResponse;
+        r#return(inventory::ReturnRequest) -> inventory::ReturnResponse;
+        adjust(inventory::AdjustRequest) -> inventory::AdjustResponse;
+        set_policy(inventory::SetPolicyRequest) -> inventory::SetPolicyResponse;
+        get_pools(inventory::GetPoolsRequest) -> inventory::GetPoolsResponse;
+        list_pools(inventory::ListPoolsRequest) -> inventory::ListPoolsResponse;
+        list_movements(inventory::ListMovementsRequest) -> inventory::ListMovementsResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Orders: orders::orders_service_server::OrdersService {
+        place_order(orders::PlaceOrderRequest) -> orders::PlaceOrderResponse;
+        get_order(orders::GetOrderRequest) -> orders::GetOrderResponse;
+        list_orders(orders::ListOrdersRequest) -> orders::ListOrdersResponse;
+        list_order_events(orders::ListOrderEventsRequest) -> orders::ListOrderEventsResponse;
+        cancel_order(orders::CancelOrderRequest) -> orders::CancelOrderResponse;
+        refund_order(orders::RefundOrderRequest) -> orders::RefundOrderResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Payments: payments::payments_service_server::PaymentsService {
+        validate_method(payments::ValidateMethodRequest) -> payments::ValidateMethodResponse;
+        authorize(payments::AuthorizeRequest) -> payments::AuthorizeResponse;
+        capture(payments::CaptureRequest) -> payments::CaptureResponse;
+        void(payments::VoidRequest) -> payments::VoidResponse;
+        refund(payments::RefundRequest) -> payments::RefundResponse;
+        get_payment(payments::GetPaymentRequest) -> payments::GetPaymentResponse;
+        save_payment_method(payments::SavePaymentMethodRequest) -> payments::SavePaymentMethodResponse;
+        list_payment_methods(payments::ListPaymentMethodsRequest) -> payments::ListPaymentMethodsResponse;
+        complete_sandbox_challenge(payments::CompleteSandboxChallengeRequest) -> payments::CompleteSandboxChallengeResponse;
+        pay_sandbox_slip(payments::PaySandboxSlipRequest) -> payments::PaySandboxSlipResponse;
+    }
+}

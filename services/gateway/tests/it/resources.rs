@@ -1,0 +1,774 @@
+//! Each resource once, from the client's bytes to the service's message and back.
+
+use holdfast_platform::{
+    fault::{Fault, FaultCode},
+    identity::Role,
+};
+use holdfast_proto::{
+    auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory, money::v1::Money,
+    orders::v1 as orders, page::v1::PageInfo, payments::v1 as payments, users::v1 as users,
+};
+use http::Method;
+use serde_json::json;
+
+use crate::world::{World, basket, confirmed};
+
+const AT: Option<prost_types::Timestamp> = Some(prost_types::Timestamp {
+    seconds: 1_795_000_000,
+    nanos: 0,
+});
+const AT_TEXT: &str = "2026-11-18T11:06:40Z";
+
+fn yen(amount: i64) -> Option<Money> {
+    let currency = "JPY".to_owned();
+    Some(Money { amount, currency })
+}
+
+#[tokio::test]
+async fn somebody_registers_and_logs_in_and_out() {
+    let world = World::new().await;
+    world.auth.register.otherwise(|asked| {
+        Ok(auth::RegisterResponse {
+            account: Some(auth::Account {
+                id: "usr_1".to_owned(),
+                email: asked.email.clone(),
+                name: asked.name.clone(),
+                role: "user".to_owned(),
+                created_at: AT,
+            }),
+        })
+    });
+    let told = world
+        .post("/v1/users/register")
+        .send(&json!({"email": "ada@example.com", "password": "correct horse", "name": "Ada"}))
+        .await;
+    assert_eq!(told.status, 201);
+    assert_eq!(
+        told.json(),
+        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+    );
+
+    let tokens = || auth::Tokens {
+        access_token: "a".to_owned(),
+        expires_in: 3600,
+        refresh_token: "r".to_owned(),
+        refresh_expires_in: 86400,
+    };
+    world.auth.login.then(Ok(auth::LoginResponse {
+        tokens: Some(tokens()),
+    }));
+    world.auth.refresh.then(Ok(auth::RefreshResponse {
+        tokens: Some(tokens()),
+    }));
+    let credentials = json!({"email": "ada@example.com", "password": "correct horse"});
+    let login = world.post("/v1/users/login").send(&credentials).await;
+    let refresh = world
+        .post("/v1/users/refresh")
+        .with("authorization", "Bearer expired")
+        .send(&json!({"refresh_token": "r"}))
+        .await;
+    for told in [login, refresh] {
+        assert_eq!(told.status, 200);
+        assert_eq!(
+            told.json(),
+            json!({"access_token": "a", "token_type": "Bearer", "expires_in": 3600,
+                "refresh_token": "r", "refresh_expires_in": 86400})
+        );
+    }
+
+    world.auth.logout.then(Ok(auth::LogoutResponse {}));
+    let told = world
+        .post("/v1/users/logout")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!((told.status.as_u16(), told.bytes.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn the_issuer_says_where_its_keys_are() {
+    let world = World::new().await;
+    let told = world
+        .get("/.well-known/openid-configuration")
+        .with("host", "shop.example:8080")
+        .send_nothing()
+        .await;
+    let configuration = told.json();
+    assert_eq!(configuration["issuer"], "test");
+    assert_eq!(
+        configuration["jwks_uri"],
+        "http://shop.example:8080/.well-known/jwks.json"
+    );
+    let keys = auth::GetKeysResponse {
+        jwks: r#"{"keys":[]}"#.to_owned(),
+    };
+    world.auth.get_keys.then(Ok(keys));
+    let told = world.get("/.well-known/jwks.json").send_nothing().await;
+    assert_eq!(told.json(), json!({"keys": []}));
+    assert_eq!(told.header("cache-control"), Some("public, max-age=300"));
+    for host in ["", "a b", "x/y"] {
+        let told = world
+            .get("/.well-known/openid-configuration")
+            .with("host", host)
+            .send_nothing()
+            .await;
+        assert_eq!(told.problem().0, 422, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn a_profile_is_read_with_its_tag_and_changed_with_it() {
+    let world = World::new().await;
+    let user = world.buyer.user.to_string();
+    let profile = |user_id: &str, name: &str, version| {
+        Some(users::Profile {
+            user_id: user_id.to_owned(),
+            email: "ada@example.com".to_owned(),
+            name: name.to_owned(),
+            created_at: AT,
+            version,
+        })
+    };
+    world.users.get_profile.then(Ok(users::GetProfileResponse {
+        profile: profile(&user, "Ada", 3),
+    }));
+    let told = world
+        .get("/v1/users/me")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(told.header("etag"), Some("\"3\""));
+    assert_eq!(
+        told.json(),
+        json!({"id": user, "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+    );
+
+    let changed = Fault::new(
+        FaultCode::Conflict,
+        "PROFILE_CHANGED",
+        "the profile is at version 4, not 3",
+    )
+    .with("version", 4);
+    world
+        .users
+        .update_profile
+        .then(Ok(users::UpdateProfileResponse {
+            profile: profile(&user, "Ada King", 4),
+        }))
+        .then(Err(changed.into()));
+    let rename = || world.ask(Method::PATCH, "/v1/users/me").by(&world.buyer);
+    let told = rename().send(&json!({"name": "Ada King"})).await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"4\""))
+    );
+    let told = rename()
+        .with("if-match", "\"3\"")
+        .send(&json!({"name": "Ada"}))
+        .await;
+    assert_eq!(told.problem(), (412, "precondition_failed".into()));
+    assert_eq!(told.json()["version"], 4);
+    let asked = world.users.update_profile.asked();
+    assert_eq!(
+        (asked[0].expected_version, asked[1].expected_version),
+        (0, 3)
+    );
+    let told = rename()
+        .send(&json!({"name": "Ada", "role": "admin"}))
+        .await;
+    assert_eq!(told.json()["errors"][0]["field"], "role");
+}
+
+#[tokio::test]
+async fn products_are_made_listed_and_read() {
+    let world = World::new().await;
+    let product = |request: &catalog::CreateProductRequest| catalog::Product {
+        id: "prd_1".to_owned(),
+        slug: "t-shirt".to_owned(),
+        name: request.name.clone(),
+        kind: request.kind.clone(),
+        currency: request.currency.clone(),
+        status: request.status.clone(),
+        created_at: AT,
+        version: 1,
+        variants: request
+            .variants
+            .iter()
+            .map(|variant| catalog::Variant {
+                sku: variant.sku.clone(),
+                name: variant.name.clone(),
+                options: variant.options.clone(),
+                price: variant.price.clone(),
+                available: variant.stock.unwrap_or_default(),
+            })
+            .collect(),
+        ..catalog::Product::default()
+    };
+    world.catalog.create_product.otherwise(move |asked| {
+        Ok(catalog::CreateProductResponse {
+            product: Some(product(asked)),
+        })
+    });
+    let admin = world.somebody(Role::Admin);
+    let told = world
+        .post("/v1/products")
+        .by(&admin)
+        .key("k")
+        .send(&json!({"name": "T-shirt", "currency": "JPY", "variants": [
+            {"sku": "M", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"}, "stock": 7},
+            {"sku": "S", "price": {"amount": 1200, "currency": "JPY"}},
+        ]}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("location")),
+        (201, Some("/v1/products/prd_1"))
+    );
+    assert_eq!(
+        told.json(),
+        json!({
+            "id": "prd_1", "slug": "t-shirt", "name": "T-shirt", "description": "", "kind": "good",
+            "category": null, "currency": "JPY", "price": {"amount": 1200, "currency": "JPY"}, "images": [],
+            "rating": {"average": null, "count": 0, "histogram": [0, 0, 0, 0, 0]},
+            "variants": [
+                {"sku": "M", "name": "", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"}, "available": 7},
+                {"sku": "S", "name": "", "options": {}, "price": {"amount": 1200, "currency": "JPY"}, "available": 0},
+            ],
+            "status": "published", "created_at": AT_TEXT,
+        })
+    );
+    let asked = world.catalog.create_product.asked().remove(0);
+    assert_eq!(
+        (asked.variants[0].stock, asked.variants[1].stock),
+        (Some(7), None)
+    );
+    assert_eq!(asked.fingerprint.len(), 32);
+
+    let listed = catalog::Product {
+        id: "prd_1".to_owned(),
+        created_at: AT,
+        ..catalog::Product::default()
+    };
+    world
+        .catalog
+        .list_products
+        .then(Ok(catalog::ListProductsResponse {
+            products: vec![listed],
+            page: Some(PageInfo {
+                next_token: "7b7d".to_owned(),
+            }),
+        }));
+    let told = world
+        .get("/v1/products?category=shirts&limit=1&cursor=5b5d")
+        .send_nothing()
+        .await
+        .json();
+    assert_eq!(
+        (&told["next_cursor"], &told["has_more"]),
+        (&json!("7b7d"), &json!(true))
+    );
+    assert_eq!(told["data"][0]["id"], "prd_1");
+    let asked = world.catalog.list_products.asked().remove(0);
+    let page = asked.page.expect("a page");
+    assert_eq!(
+        (asked.category.as_str(), page.size, page.token.as_str()),
+        ("shirts", 1, "5b5d")
+    );
+}
+
+fn pool(key: &str, version: i64) -> inventory::Pool {
+    inventory::Pool {
+        key: key.to_owned(),
+        capacity: 10,
+        held: 1,
+        sold: 2,
+        blocked: 0,
+        overbook: 0,
+        available: 7,
+        low_at: None,
+        version: 9,
+        capacity_version: version,
+    }
+}
+
+#[tokio::test]
+async fn the_public_sees_what_is_available_and_staff_see_all() {
+    let world = World::new().await;
+    world.inventory.get_pools.otherwise(|asked| {
+        Ok(inventory::GetPoolsResponse {
+            pools: vec![pool(&asked.keys[0], 3)],
+        })
+    });
+    for (path, key) in [
+        ("/v1/inventory/TSHIRT-M", "sku:TSHIRT-M"),
+        ("/v1/inventory/sku:TSHIRT-M", "sku:TSHIRT-M"),
+        ("/v1/inventory/seat%3Aevt_1%3AS-A-12", "seat:evt_1:S-A-12"),
+    ] {
+        let told = world.get(path).send_nothing().await;
+        assert_eq!(told.json(), json!({"key": key, "available": 7}), "{path}");
+        assert_eq!(told.header("etag"), None);
+    }
+    let staff = world.somebody(Role::Staff);
+    let told = world
+        .get("/v1/inventory/A?at=2026-11-20T10:00:00Z")
+        .by(&staff)
+        .send_nothing()
+        .await;
+    assert_eq!(told.header("etag"), Some("\"3\""));
+    assert_eq!(
+        told.json(),
+        json!({"key": "sku:A", "capacity": 10, "held": 1, "sold": 2, "blocked": 0, "overbook": 0,
+            "available": 7, "low_at": null, "version": 9})
+    );
+    let asked = world.inventory.get_pools.asked().pop().expect("asked");
+    assert_eq!(asked.at.map(|at| at.seconds), Some(1_795_168_800));
+    world
+        .inventory
+        .get_pools
+        .then(Ok(inventory::GetPoolsResponse::default()));
+    let told = world.get("/v1/inventory/A").send_nothing().await;
+    assert_eq!(told.problem(), (404, "unknown_pool".into()));
+}
+
+#[tokio::test]
+async fn staff_make_adjust_and_bound_a_pool() {
+    let world = World::new().await;
+    let staff = world.somebody(Role::Staff);
+    world.inventory.adjust.otherwise(|asked| {
+        let change = &asked.changes[0];
+        let made = pool(&change.pool, change.expected_capacity_version + 1);
+        Ok(inventory::AdjustResponse { pools: vec![made] })
+    });
+    let told = world
+        .post("/v1/inventory")
+        .by(&staff)
+        .key("k")
+        .send(&json!({"key": "A", "capacity": 10}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (201, Some("\"1\""))
+    );
+    let adjust = || {
+        world
+            .post("/v1/inventory/A/adjustments")
+            .by(&staff)
+            .with("if-match", "\"1\"")
+    };
+    let told = adjust()
+        .key("k")
+        .send(&json!({"delta": -2, "reason": "counted"}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"2\""))
+    );
+    let asked = world.inventory.adjust.asked();
+    assert_eq!(asked[0].changes[0].expected_capacity_version, 0);
+    assert_eq!(
+        (
+            asked[1].changes[0].delta,
+            asked[1].changes[0].expected_capacity_version
+        ),
+        (-2, 1)
+    );
+    assert_eq!(
+        (asked[1].actor.as_str(), asked[1].reason.as_str()),
+        (staff.user.to_string().as_str(), "counted")
+    );
+    assert_ne!(asked[0].request_id, asked[1].request_id);
+
+    let refusals = [
+        (
+            Fault::new(FaultCode::Conflict, "CAPACITY_CHANGED", "at 5, not 1").with("version", 5),
+            412,
+            "precondition_failed",
+        ),
+        (
+            Fault::new(FaultCode::Conflict, "BELOW_COMMITTED", "8 held and sold")
+                .with("held", 3)
+                .with("sold", 5),
+            409,
+            "below_committed",
+        ),
+    ];
+    for (number, (fault, status, code)) in refusals.into_iter().enumerate() {
+        world.inventory.adjust.then(Err(fault.into()));
+        let told = adjust()
+            .key(&format!("r{number}"))
+            .send(&json!({"delta": -9, "reason": "x"}))
+            .await;
+        assert_eq!(told.problem(), (status, code.into()));
+        assert!(told.json()["version"] == 5 || told.json()["sold"] == 5);
+    }
+
+    world
+        .inventory
+        .set_policy
+        .then(Ok(inventory::SetPolicyResponse {
+            pool: Some(pool("sku:A", 3)),
+        }));
+    let told = world
+        .ask(Method::PUT, "/v1/inventory/A/policy")
+        .by(&staff)
+        .with("if-match", "\"2\"")
+        .send(&json!({"overbook": 2, "low_at": 1}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"3\""))
+    );
+    let asked = world.inventory.set_policy.asked().remove(0);
+    assert_eq!(
+        (
+            asked.overbook,
+            asked.low_at,
+            asked.expected_capacity_version
+        ),
+        (2, Some(1), 2)
+    );
+
+    let movement = inventory::Movement {
+        version: 1,
+        kind: inventory::MovementKind::Adjust.into(),
+        quantity: 10,
+        capacity_after: 10,
+        at: AT,
+        effective_at: AT,
+        actor: "usr_1".to_owned(),
+        ..inventory::Movement::default()
+    };
+    let movements = vec![movement];
+    world
+        .inventory
+        .list_movements
+        .then(Ok(inventory::ListMovementsResponse {
+            movements,
+            page: None,
+        }));
+    let told = world
+        .get("/v1/inventory/A/movements")
+        .by(&staff)
+        .send_nothing()
+        .await
+        .json();
+    assert_eq!(
+        (&told["data"][0]["kind"], &told["data"][0]["hold_id"]),
+        (&json!("adjust"), &json!(null))
+    );
+    assert_eq!(
+        (&told["next_cursor"], &told["has_more"]),
+        (&json!(null), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn an_order_reads_as_promised() {
+    let world = World::new().await;
+    world.orders.place_order.otherwise(|_| {
+        let mut order = confirmed("1");
+        order.status = orders::OrderStatus::AwaitingPayment.into();
+        order.payment_status = "requires_action".to_owned();
+        order.next_action = r#"{"type":"redirect","url":"/pay"}"#.to_owned();
+        order.hold_expires_at = AT;
+        Ok(orders::PlaceOrderResponse { order: Some(order) })
+    });
+    let told = world.buy("k").await;
+    let yen = |amount: i64| json!({"amount": amount, "currency": "JPY"});
+    assert_eq!(
+        told.json(),
+        json!({
+            "id": "ord_1", "user_id": "usr_1", "source": "checkout", "status": "awaiting_payment",
+            "items": [{"sku": "TSHIRT-M", "name": "T-shirt", "quantity": 1, "unit_price": yen(1250), "total": yen(1250), "refunded_quantity": 0}],
+            "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "total": yen(1250),
+            "refunded": yen(0), "currency": "JPY", "hold_expires_at": AT_TEXT,
+            "payment": {"id": "pay_1", "status": "requires_action", "next_action": {"type": "redirect", "url": "/pay"}},
+            "created_at": AT_TEXT, "updated_at": null,
+        })
+    );
+    let call = world.orders.place_order.calls().remove(0);
+    assert_eq!(call.message.items[0].sku, "TSHIRT-M");
+    let timeout = call
+        .metadata
+        .get("grpc-timeout")
+        .expect("a deadline")
+        .to_str()
+        .expect("ASCII");
+    let micros: u64 = timeout.trim_end_matches('u').parse().expect("microseconds");
+    assert!(
+        (2_000_001..=5_000_000).contains(&micros),
+        "a purchase may take 5 s: {timeout}"
+    );
+}
+
+#[tokio::test]
+async fn a_purchase_may_name_a_saved_method_or_a_konbini() {
+    use orders::payment_method_choice::Choice;
+    let world = World::new().await;
+    world.orders_sell();
+    for (key, method) in [
+        ("k1", json!("pm_1")),
+        ("k2", json!({"type": "konbini", "store": "lawson"})),
+    ] {
+        let mut body = basket(1);
+        body["payment_method"] = method;
+        let told = world
+            .post("/v1/orders")
+            .by(&world.buyer)
+            .key(key)
+            .send(&body)
+            .await;
+        assert_eq!(told.status, 201);
+    }
+    let choices: Vec<_> = (world.orders.place_order.asked().into_iter())
+        .map(|asked| {
+            asked
+                .payment_method
+                .and_then(|method| method.choice)
+                .expect("chosen")
+        })
+        .collect();
+    let konbini = orders::InlineMethod {
+        r#type: "konbini".to_owned(),
+        token: "lawson".to_owned(),
+    };
+    assert_eq!(
+        choices,
+        [Choice::Id("pm_1".to_owned()), Choice::Inline(konbini)]
+    );
+}
+
+#[tokio::test]
+async fn orders_are_listed_read_cancelled_and_refunded() {
+    let world = World::new().await;
+    let staff = world.somebody(Role::Staff);
+    let page = Some(PageInfo {
+        next_token: String::new(),
+    });
+    let orders = vec![confirmed("1")];
+    world
+        .orders
+        .list_orders
+        .then(Ok(orders::ListOrdersResponse { orders, page }));
+    let told = world
+        .get("/v1/orders?status=partially_refunded&user_id=*")
+        .by(&staff)
+        .send_nothing()
+        .await;
+    assert_eq!(told.json()["data"][0]["id"], "ord_1");
+    let asked = world.orders.list_orders.asked().remove(0);
+    assert_eq!(
+        (asked.status(), asked.user_id.as_str()),
+        (orders::OrderStatus::PartiallyRefunded, "*")
+    );
+
+    world.orders.get_order.then(Ok(orders::GetOrderResponse {
+        order: Some(confirmed("1")),
+    }));
+    let told = world
+        .get("/v1/orders/ord_1")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"1\""))
+    );
+
+    let event = orders::OrderEvent {
+        r#type: "order.confirmed".to_owned(),
+        description: "paid".to_owned(),
+        old_value: "paid".to_owned(),
+        new_value: "confirmed".to_owned(),
+        user_id: String::new(),
+        created_at: AT,
+    };
+    world
+        .orders
+        .list_order_events
+        .then(Ok(orders::ListOrderEventsResponse {
+            events: vec![event],
+        }));
+    let told = world
+        .get("/v1/orders/ord_1/events")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json()["data"],
+        json!([{"type": "order.confirmed", "description": "paid", "old_value": "paid",
+            "new_value": "confirmed", "user_id": null, "created_at": AT_TEXT}])
+    );
+
+    world
+        .orders
+        .cancel_order
+        .then(Ok(orders::CancelOrderResponse {
+            order: Some(confirmed("1")),
+        }));
+    let told = world
+        .post("/v1/orders/ord_1/cancel")
+        .by(&world.buyer)
+        .key("k")
+        .send_nothing()
+        .await;
+    assert_eq!(told.status, 200);
+    let asked = world.orders.cancel_order.asked().remove(0);
+    assert_eq!(
+        (asked.order_id.as_str(), asked.reason.as_str()),
+        ("ord_1", "")
+    );
+
+    world.orders.refund_order.otherwise(|_| {
+        Ok(orders::RefundOrderResponse {
+            order: Some(confirmed("1")),
+        })
+    });
+    for (key, body) in [
+        ("all", json!({})),
+        (
+            "items",
+            json!({"items": [{"sku": "A", "quantity": 1}], "reason": "broken"}),
+        ),
+        (
+            "amount",
+            json!({"amount": {"amount": 5, "currency": "JPY"}}),
+        ),
+    ] {
+        let told = world
+            .post("/v1/orders/ord_1/refunds")
+            .by(&staff)
+            .key(key)
+            .send(&body)
+            .await;
+        assert_eq!(told.status, 201, "{key}");
+    }
+    let asked = world.orders.refund_order.asked();
+    assert_eq!((asked[0].items.len(), &asked[0].amount), (0, &None));
+    assert_eq!(asked[1].items[0].sku, "A");
+    assert_eq!(asked[2].amount, yen(5));
+    let both =
+        json!({"amount": {"amount": 5, "currency": "JPY"}, "items": [{"sku": "A", "quantity": 1}]});
+    let told = world
+        .post("/v1/orders/ord_1/refunds")
+        .by(&staff)
+        .key("both")
+        .send(&both)
+        .await;
+    assert_eq!(told.json()["errors"][0]["field"], "amount");
+}
+
+#[tokio::test]
+async fn payments_tell_what_the_customer_must_do() {
+    let world = World::new().await;
+    let payment = |status: payments::PaymentStatus, next_action| {
+        Some(payments::Payment {
+            id: "pay_1".to_owned(),
+            purchase_id: "ord_1".to_owned(),
+            user_id: "usr_1".to_owned(),
+            status: status.into(),
+            amount: yen(1250),
+            captured: yen(0),
+            refunded: yen(0),
+            next_action,
+            failure: String::new(),
+            created_at: AT,
+            version: 2,
+        })
+    };
+    let slip = payments::NextAction {
+        r#type: "konbini_slip".to_owned(),
+        confirmation_number: "12345".to_owned(),
+        store: "lawson".to_owned(),
+        expires_at: AT,
+        url: String::new(),
+    };
+    let waiting = payments::PaymentStatus::RequiresAction;
+    let paid = payments::PaymentStatus::Captured;
+    world
+        .payments
+        .get_payment
+        .then(Ok(payments::GetPaymentResponse {
+            payment: payment(waiting, Some(slip)),
+        }));
+    let told = world
+        .get("/v1/payments/pay_1")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json(),
+        json!({"id": "pay_1", "purchase_id": "ord_1", "user_id": "usr_1", "status": "requires_action",
+            "amount": {"amount": 1250, "currency": "JPY"}, "captured": {"amount": 0, "currency": "JPY"},
+            "refunded": {"amount": 0, "currency": "JPY"},
+            "next_action": {"type": "konbini_slip", "confirmation_number": "12345", "store": "lawson", "expires_at": AT_TEXT},
+            "created_at": AT_TEXT})
+    );
+
+    world
+        .payments
+        .pay_sandbox_slip
+        .then(Ok(payments::PaySandboxSlipResponse {
+            payment: payment(paid, None),
+        }));
+    let told = world
+        .post("/v1/payments/pay_1/sandbox/pay")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(told.json()["status"], "captured");
+    world
+        .payments
+        .complete_sandbox_challenge
+        .otherwise(move |_| {
+            Ok(payments::CompleteSandboxChallengeResponse {
+                payment: payment(paid, None),
+            })
+        });
+    for result in ["ok", "failed"] {
+        let path = "/v1/payments/pay_1/sandbox/complete";
+        let told = world
+            .post(path)
+            .by(&world.buyer)
+            .send(&json!({"result": result}))
+            .await;
+        assert_eq!(told.status, 200);
+    }
+    let asked = world.payments.complete_sandbox_challenge.asked();
+    assert_eq!((asked[0].succeeded, asked[1].succeeded), (true, false));
+
+    let saved = payments::PaymentMethod {
+        id: "pm_1".to_owned(),
+        user_id: "usr_1".to_owned(),
+        r#type: "card".to_owned(),
+        label: "sandbox_ok".to_owned(),
+        created_at: AT,
+    };
+    let methods = vec![saved.clone()];
+    world
+        .payments
+        .save_payment_method
+        .then(Ok(payments::SavePaymentMethodResponse {
+            method: Some(saved),
+        }));
+    world
+        .payments
+        .list_payment_methods
+        .then(Ok(payments::ListPaymentMethodsResponse {
+            methods,
+            page: None,
+        }));
+    let told = world
+        .post("/v1/payment-methods")
+        .by(&world.buyer)
+        .key("k")
+        .send(&json!({"type": "card", "token": "sandbox_ok"}))
+        .await;
+    let shown = json!({"id": "pm_1", "type": "card", "label": "sandbox_ok", "created_at": AT_TEXT});
+    assert_eq!((told.status.as_u16(), told.json()), (201, shown.clone()));
+    let told = world
+        .get("/v1/payment-methods")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(told.json()["data"], json!([shown]));
+}
