@@ -190,6 +190,8 @@ pub(crate) struct Run {
     payment: Option<payments::Payment>,
     /// Whether units may have been committed, in this turn or an earlier one.
     may_have_committed: bool,
+    /// Undoing gave committed units back; their hold is over by that.
+    units_back: bool,
     /// Undoing gave captured money back.
     money_back: bool,
     step: &'static str,
@@ -265,6 +267,7 @@ impl Run {
             recorded: true,
             payment: None,
             may_have_committed: true,
+            units_back: false,
             money_back: false,
             step: "claim",
         }
@@ -562,7 +565,10 @@ impl Run {
         let mut inventory = self.desk.peers.inventory.clone();
         let call = inventory.r#return(self.own(request, LEDGER_COMMAND_SECS));
         match around(points::RETURN_UNITS, call).await? {
-            Ok(_) => Ok(Undone::Done),
+            Ok(_) => {
+                self.units_back = true;
+                Ok(Undone::Done)
+            }
             Err(fault) if matches!(fault.reason(), "HOLD_NOT_COMMITTED" | "UNKNOWN_HOLD") => {
                 Ok(Undone::Done)
             }
@@ -622,7 +628,7 @@ impl Run {
     /// Frees the units. Of an order that expired the hold is over already, and money that comes late may still take
     /// them by it; a released one can never be committed.
     async fn release(&mut self) -> Result<Undone, Stop> {
-        if self.saga.ending == Some(Status::Expired) {
+        if self.units_back || self.saga.ending == Some(Status::Expired) {
             return Ok(Undone::Done);
         }
         self.ask_release().await.map_err(|error| {
@@ -1219,7 +1225,9 @@ impl Run {
         point: Around,
     ) -> Result<(), Stop> {
         failpoint::hit(point.0).await?;
-        Ok(database::commit(tx).await?)
+        database::commit(tx).await?;
+        self.desk.context.wake.wake();
+        Ok(())
     }
 
     pub(crate) async fn save_order(

@@ -18,7 +18,6 @@ mod worker;
 use std::sync::Arc;
 
 use holdfast_platform::{
-    consumer::Consumer,
     identity::Gate,
     service::{Context, Service, StartError, Task},
     transport::Transport,
@@ -76,12 +75,8 @@ pub struct Peers {
     pub payments: PaymentsServiceClient<Transport>,
 }
 
-/// Builds the service, and what it listens to.
-pub fn build(
-    settings: Settings,
-    peers: Peers,
-    context: Context,
-) -> Result<(Service, Vec<Consumer>), StartError> {
+/// Builds the service.
+pub fn build(settings: Settings, peers: Peers, context: Context) -> Result<Service, StartError> {
     check(&settings)?;
     let verifier = context.verifier.clone();
     let bell = worker::Bell::default();
@@ -95,12 +90,12 @@ pub fn build(
         random: rand::random,
     });
     let server = OrdersServiceServer::new(api::Api::new(desk.clone()));
-    let service = Service {
-        name: "orders",
-        routes: Routes::new(Gate::new(server, ACCESS, verifier)),
+    let routes = Routes::new(Gate::new(server, ACCESS, verifier));
+    Ok(Service {
+        consumers,
         tasks: vec![Task::new("purchase worker", worker::work(desk))],
-    };
-    Ok((service, consumers))
+        ..Service::new("orders", routes)
+    })
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {

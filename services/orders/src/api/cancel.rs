@@ -41,6 +41,7 @@ impl Api {
         let until = self.answer_by();
         let id = wish.order;
         self.ask_to_cancel(caller, wish).await?;
+        self.desk.context.wake.wake();
         self.desk.bell.ring();
         let order = self.wait(id, until, is_over).await?;
         match order.status {
