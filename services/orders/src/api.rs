@@ -1,0 +1,339 @@
+//! The door: decode, authorise, act, encode. What takes more than a screen has a file named for its verb.
+
+mod cancel;
+mod place;
+mod refund;
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_kernel::{
+    Id, Money, RequestId, Sku, id,
+    page::{self, PageToken},
+};
+use holdfast_platform::{
+    database,
+    identity::{Access, AccessTable, Caller, Role},
+    wire,
+};
+use holdfast_proto::{
+    money::v1 as money_pb,
+    orders::v1::{self as pb, orders_service_server::OrdersService},
+    page::v1 as page_pb,
+};
+use tokio::time::{self, Instant};
+use tonic::{Request, Response, Status as GrpcStatus};
+
+use crate::{
+    checkout::Desk,
+    domain::{Basket, Order, Status},
+    error::OrdersError,
+    store::{self, ListPlace},
+};
+
+/// Who may call what.
+pub const ACCESS: AccessTable = &[
+    ("PlaceOrder", Access::User),
+    ("GetOrder", Access::UserOr(&["realtime"])),
+    ("ListOrders", Access::User),
+    ("ListOrderEvents", Access::User),
+    ("CancelOrder", Access::User),
+    ("RefundOrder", Access::Staff),
+];
+
+const FINGERPRINT_MAX_BYTES: usize = 64;
+const REASON_MAX_CHARS: usize = 256;
+/// Lines of history one answer holds; an order has a dozen.
+const EVENTS_MAX_ENTRIES: i64 = 1_000;
+/// How often a call that waits for a purchase looks how it stands.
+const WAIT_POLL_MILLIS: u64 = 50;
+
+pub(crate) struct Api {
+    desk: Arc<Desk>,
+}
+
+impl Api {
+    pub(crate) fn new(desk: Arc<Desk>) -> Self {
+        Self { desk }
+    }
+
+    /// The order, if it exists for this caller.
+    async fn visible(&self, caller: &Caller, order: &str) -> Result<Order, OrdersError> {
+        let id: Id<id::Order> = order.parse().map_err(|_| OrdersError::UnknownOrder)?;
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let order = store::find_order(&mut db, id).await?;
+        order
+            .filter(|order| caller.may_see(order.user))
+            .ok_or(OrdersError::UnknownOrder)
+    }
+
+    async fn read(&self, order: Id<id::Order>) -> Result<Order, OrdersError> {
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let order = store::find_order(&mut db, order).await?;
+        order.ok_or(OrdersError::UnknownOrder)
+    }
+
+    /// The order once `is_answer` holds, or as it stands at `until`.
+    async fn wait(
+        &self,
+        order: Id<id::Order>,
+        until: Instant,
+        is_answer: impl Fn(&Order) -> bool,
+    ) -> Result<Order, OrdersError> {
+        loop {
+            let order = self.read(order).await?;
+            if is_answer(&order) || Instant::now() >= until {
+                return Ok(order);
+            }
+            time::sleep(Duration::from_millis(WAIT_POLL_MILLIS)).await;
+        }
+    }
+
+    fn answer_by(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.desk.settings.answer_millis)
+    }
+}
+
+#[tonic::async_trait]
+impl OrdersService for Api {
+    /// Buys goods.
+    async fn place_order(
+        &self,
+        request: Request<pb::PlaceOrderRequest>,
+    ) -> Result<Response<pb::PlaceOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let wish = place::PlaceOrder::parse(request.into_inner())?;
+        let order = self.place(&caller, wish).await?;
+        Ok(Response::new(pb::PlaceOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
+    /// An order as it stands; another's does not exist for a user.
+    async fn get_order(
+        &self,
+        request: Request<pb::GetOrderRequest>,
+    ) -> Result<Response<pb::GetOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let order = self
+            .visible(&caller, &request.into_inner().order_id)
+            .await?;
+        Ok(Response::new(pb::GetOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
+    /// The caller's orders, newest first; staff may ask for another user's or, with `*`, for all.
+    async fn list_orders(
+        &self,
+        request: Request<pb::ListOrdersRequest>,
+    ) -> Result<Response<pb::ListOrdersResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let user = match request.user_id.as_str() {
+            "" => Some(caller.user()?),
+            "*" if caller.has(Role::Staff) => None,
+            text => Some(
+                (text.parse().ok())
+                    .filter(|user| caller.may_see(*user))
+                    .ok_or(OrdersError::UnknownUser)?,
+            ),
+        };
+        let status = decode_status(request.status)?;
+        let asked = request.page.unwrap_or_default();
+        let size = page::page_size(asked.size).map_err(OrdersError::from)?;
+        let place: Option<ListPlace> = page::read_token(&asked.token).map_err(OrdersError::from)?;
+
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let mut orders = store::list_orders(&mut db, user, status, place, size + 1).await?;
+        drop(db);
+        let more = orders.len() as i64 > size;
+        orders.truncate(size as usize);
+        let next_token = orders
+            .last()
+            .filter(|_| more)
+            .map(|last| PageToken::after(&(last.created_at.as_microsecond(), last.id.uuid())))
+            .unwrap_or_default()
+            .into_text();
+        Ok(Response::new(pb::ListOrdersResponse {
+            orders: orders.into_iter().map(encode).collect::<Result<_, _>>()?,
+            page: Some(page_pb::PageInfo { next_token }),
+        }))
+    }
+
+    /// The order's history, oldest first.
+    async fn list_order_events(
+        &self,
+        request: Request<pb::ListOrderEventsRequest>,
+    ) -> Result<Response<pb::ListOrderEventsResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let order = self
+            .visible(&caller, &request.into_inner().order_id)
+            .await?;
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let events = store::list_events(&mut db, order.id, EVENTS_MAX_ENTRIES).await?;
+        Ok(Response::new(pb::ListOrderEventsResponse {
+            events: events.into_iter().map(encode_event).collect(),
+        }))
+    }
+
+    /// Cancels before delivery begins; cancelling twice is cancelling once.
+    async fn cancel_order(
+        &self,
+        request: Request<pb::CancelOrderRequest>,
+    ) -> Result<Response<pb::CancelOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let wish = cancel::CancelOrder::parse(request.into_inner())?;
+        let order = self.cancel(&caller, wish).await?;
+        Ok(Response::new(pb::CancelOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
+    /// Gives money back, and with items units.
+    async fn refund_order(
+        &self,
+        request: Request<pb::RefundOrderRequest>,
+    ) -> Result<Response<pb::RefundOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let order = self.refund(&caller, request.into_inner()).await?;
+        Ok(Response::new(pb::RefundOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+}
+
+fn parse_request_id(text: &str) -> Result<RequestId, OrdersError> {
+    (text.parse()).map_err(|_| OrdersError::field("request_id", "not a UUID"))
+}
+
+fn parse_fingerprint(bytes: &[u8]) -> Result<Vec<u8>, OrdersError> {
+    if (1..=FINGERPRINT_MAX_BYTES).contains(&bytes.len()) {
+        return Ok(bytes.to_vec());
+    }
+    Err(OrdersError::field(
+        "fingerprint",
+        format!("{} bytes, wanted 1 to {FINGERPRINT_MAX_BYTES}", bytes.len()),
+    ))
+}
+
+fn parse_reason(text: String) -> Result<String, OrdersError> {
+    let chars = text.chars().count();
+    if chars <= REASON_MAX_CHARS && !text.chars().any(char::is_control) {
+        return Ok(text);
+    }
+    Err(OrdersError::field(
+        "reason",
+        format!("{chars} characters, wanted up to {REASON_MAX_CHARS} without control characters"),
+    ))
+}
+
+fn parse_basket(items: Vec<pb::ItemRequest>) -> Result<Basket, OrdersError> {
+    let mut lines: Vec<(Sku, i64)> = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let sku = (item.sku.parse())
+            .map_err(|error| OrdersError::field(format!("items[{at}].sku"), format!("{error}")))?;
+        lines.push((sku, item.quantity));
+    }
+    Basket::new(lines)
+}
+
+fn decode_status(status: i32) -> Result<Option<Status>, OrdersError> {
+    use pb::OrderStatus as Wire;
+    let status = Wire::try_from(status)
+        .map_err(|_| OrdersError::field("status", format!("{status} is no status of an order")))?;
+    Ok(match status {
+        Wire::Unspecified => None,
+        Wire::Pending => Some(Status::Pending),
+        Wire::AwaitingPayment => Some(Status::AwaitingPayment),
+        Wire::Paid => Some(Status::Paid),
+        Wire::Confirmed => Some(Status::Confirmed),
+        Wire::Shipped => Some(Status::Shipped),
+        Wire::Delivered => Some(Status::Delivered),
+        Wire::Cancelled => Some(Status::Cancelled),
+        Wire::PaymentFailed => Some(Status::PaymentFailed),
+        Wire::Expired => Some(Status::Expired),
+        Wire::PartiallyRefunded => Some(Status::PartiallyRefunded),
+        Wire::Refunded => Some(Status::Refunded),
+        Wire::NeedsAttention => Some(Status::NeedsAttention),
+    })
+}
+
+const fn encode_status(status: Status) -> pb::OrderStatus {
+    use pb::OrderStatus as Wire;
+    match status {
+        Status::Pending => Wire::Pending,
+        Status::AwaitingPayment => Wire::AwaitingPayment,
+        Status::Paid => Wire::Paid,
+        Status::Confirmed => Wire::Confirmed,
+        Status::Shipped => Wire::Shipped,
+        Status::Delivered => Wire::Delivered,
+        Status::Cancelled => Wire::Cancelled,
+        Status::PaymentFailed => Wire::PaymentFailed,
+        Status::Expired => Wire::Expired,
+        Status::PartiallyRefunded => Wire::PartiallyRefunded,
+        Status::Refunded => Wire::Refunded,
+        Status::NeedsAttention => Wire::NeedsAttention,
+    }
+}
+
+fn encode(order: Order) -> Result<pb::Order, OrdersError> {
+    let nothing = Money::zero(order.total.currency);
+    let items = order
+        .items
+        .into_iter()
+        .map(|item| {
+            Ok(pb::Item {
+                total: Some(encode_money(item.total()?)),
+                sku: item.sku.to_string(),
+                name: item.name,
+                quantity: item.quantity,
+                unit_price: Some(encode_money(item.unit_price)),
+                refunded_quantity: item.refunded_quantity,
+            })
+        })
+        .collect::<Result<_, OrdersError>>()?;
+    let (payment_id, payment_status, next_action) =
+        order.payment.map_or_else(Default::default, |payment| {
+            (payment.id.to_string(), payment.status, payment.next_action)
+        });
+    Ok(pb::Order {
+        id: order.id.to_string(),
+        user_id: order.user.to_string(),
+        source: order.source.as_str().to_owned(),
+        status: encode_status(order.status).into(),
+        items,
+        subtotal: Some(encode_money(order.total)),
+        shipping: Some(encode_money(nothing)),
+        tax: Some(encode_money(nothing)),
+        points_used: 0,
+        total: Some(encode_money(order.total)),
+        refunded: Some(encode_money(order.refunded)),
+        hold_expires_at: Some(wire::timestamp(order.hold_expires_at)),
+        payment_id,
+        payment_status,
+        next_action,
+        created_at: Some(wire::timestamp(order.created_at)),
+        updated_at: Some(wire::timestamp(order.updated_at)),
+        version: order.version,
+    })
+}
+
+fn encode_event(event: store::Event) -> pb::OrderEvent {
+    pb::OrderEvent {
+        r#type: event.r#type,
+        description: event.description,
+        old_value: event.old_value,
+        new_value: event.new_value,
+        user_id: (event.user_id)
+            .map(|user| Id::<id::User>::new(user).to_string())
+            .unwrap_or_default(),
+        created_at: Some(wire::timestamp(event.created_at.into())),
+    }
+}
+
+fn encode_money(money: Money) -> money_pb::Money {
+    money_pb::Money {
+        amount: money.amount,
+        currency: money.currency.to_string(),
+    }
+}

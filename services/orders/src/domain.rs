@@ -1,0 +1,560 @@
+//! An order, its lines, and every move its status may make.
+
+use std::{collections::BTreeMap, fmt};
+
+use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
+use serde::{Deserialize, Serialize};
+
+use crate::error::OrdersError;
+
+/// Where an order stands, as customers see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "MOVES says what each is for")]
+pub enum Status {
+    Pending,
+    AwaitingPayment,
+    Paid,
+    Confirmed,
+    Shipped,
+    Delivered,
+    Cancelled,
+    PaymentFailed,
+    Expired,
+    PartiallyRefunded,
+    Refunded,
+    NeedsAttention,
+}
+
+/// Every move there is: from, what happened, to. The machine makes no other, and the README's diagram is drawn from it.
+///
+/// Below the first blank line stand the moves of the truth that came late: money arrived for an order that was given up.
+pub const MOVES: &[(Status, &str, Status)] = {
+    use Status::{
+        AwaitingPayment, Cancelled, Confirmed, Delivered, Expired, NeedsAttention, Paid,
+        PartiallyRefunded, PaymentFailed, Pending, Refunded, Shipped,
+    };
+    &[
+        (
+            Pending,
+            "customer or provider is waited for",
+            AwaitingPayment,
+        ),
+        (Pending, "captured", Paid),
+        (Pending, "payment refused", PaymentFailed),
+        (Pending, "hold over", Expired),
+        (Pending, "cancel", Cancelled),
+        (AwaitingPayment, "captured", Paid),
+        (AwaitingPayment, "payment refused", PaymentFailed),
+        (AwaitingPayment, "hold over", Expired),
+        (AwaitingPayment, "cancel", Cancelled),
+        (Paid, "all done", Confirmed),
+        (Paid, "units gone, money back", Refunded),
+        (Confirmed, "ship", Shipped),
+        (Shipped, "deliver", Delivered),
+        (Confirmed, "cancel", Cancelled),
+        (PartiallyRefunded, "cancel", Cancelled),
+        (Cancelled, "some money back", Cancelled),
+        (Cancelled, "all money back", Refunded),
+        (Confirmed, "some money back", PartiallyRefunded),
+        (Shipped, "some money back", PartiallyRefunded),
+        (Delivered, "some money back", PartiallyRefunded),
+        (PartiallyRefunded, "some money back", PartiallyRefunded),
+        (PartiallyRefunded, "ship", Shipped),
+        (Confirmed, "all money back", Refunded),
+        (Shipped, "all money back", Refunded),
+        (Delivered, "all money back", Refunded),
+        (PartiallyRefunded, "all money back", Refunded),
+        (Expired, "paid late, units free", Confirmed),
+        (Expired, "paid late, units gone, money back", Refunded),
+        (PaymentFailed, "paid late, units free", Confirmed),
+        (PaymentFailed, "paid late, units gone, money back", Refunded),
+        (Pending, STUCK, NeedsAttention),
+        (AwaitingPayment, STUCK, NeedsAttention),
+        (Confirmed, STUCK, NeedsAttention),
+        (Shipped, STUCK, NeedsAttention),
+        (Delivered, STUCK, NeedsAttention),
+        (PartiallyRefunded, STUCK, NeedsAttention),
+        (Cancelled, STUCK, NeedsAttention),
+        (Expired, STUCK, NeedsAttention),
+        (PaymentFailed, STUCK, NeedsAttention),
+        (NeedsAttention, RESUMED, AwaitingPayment),
+        (NeedsAttention, RESUMED, Paid),
+        (NeedsAttention, RESUMED, Confirmed),
+        (NeedsAttention, RESUMED, PaymentFailed),
+        (NeedsAttention, RESUMED, Expired),
+        (NeedsAttention, RESUMED, Cancelled),
+        (NeedsAttention, RESUMED, PartiallyRefunded),
+        (NeedsAttention, RESUMED, Refunded),
+    ]
+};
+
+const STUCK: &str = "a step failed too often";
+const RESUMED: &str = "resumed";
+
+/// Lines of one order.
+pub(crate) const LINES_MAX_ENTRIES: usize = 1_000;
+/// Units of one SKU in one order.
+pub(crate) const QUANTITY_MAX_UNITS: i64 = 1_000_000;
+
+/// The commercial record of a purchase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) id: Id<id::Order>,
+    pub(crate) user: Id<id::User>,
+    pub(crate) source: Source,
+    pub(crate) status: Status,
+    pub(crate) items: Vec<Item>,
+    pub(crate) total: Money,
+    /// Given back so far.
+    pub(crate) refunded: Money,
+    pub(crate) hold_expires_at: Timestamp,
+    /// `None` until a payment was begun.
+    pub(crate) payment: Option<Payment>,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    /// Rises by one with every change; each version is announced.
+    pub(crate) version: i64,
+}
+
+/// What made an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Checkout,
+    /// It mirrors a booking, which owns the purchase.
+    Booking,
+}
+
+/// One SKU of an order, at the price it had when it was bought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) sku: Sku,
+    pub(crate) name: String,
+    pub(crate) quantity: i64,
+    pub(crate) unit_price: Money,
+    pub(crate) refunded_quantity: i64,
+}
+
+/// What payments last said of the order's payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Payment {
+    pub(crate) id: Id<id::Payment>,
+    pub(crate) status: String,
+    /// What the customer has to do, as JSON; empty when nothing.
+    pub(crate) next_action: String,
+}
+
+/// A change of an order, as its history and the bus tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Such as `order.confirmed`.
+    pub(crate) kind: &'static str,
+    pub(crate) description: String,
+    pub(crate) old: String,
+    pub(crate) new: String,
+    /// Who acted; `None` when the platform itself did.
+    pub(crate) actor: Option<Id<id::User>>,
+    /// The version of the order that it made.
+    pub(crate) version: i64,
+    pub(crate) at: Timestamp,
+    /// How the order stood then, for those who only hear of it.
+    pub(crate) status: Status,
+    pub(crate) refunded: Money,
+}
+
+/// What is to be bought: each SKU once, in the order first named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Basket(Vec<(Sku, i64)>);
+
+/// Money to be given back, and units with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refund {
+    pub(crate) id: Id<id::Refund>,
+    pub(crate) order: Id<id::Order>,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) amount: Money,
+    pub(crate) units: Vec<Returned>,
+    pub(crate) reason: String,
+    pub(crate) requested_by: Option<Id<id::User>>,
+    pub(crate) state: RefundState,
+    pub(crate) created_at: Timestamp,
+}
+
+/// How far a refund is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefundState {
+    Open,
+    Done,
+    /// Nothing was captured in the end.
+    Dropped,
+}
+
+/// Units of one line that return to stock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Returned {
+    /// Index into the order's items, from 0.
+    pub(crate) item: usize,
+    pub(crate) quantity: i64,
+}
+
+/// How much of an order is to be given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All money and units that are left.
+    Rest,
+    /// These units, at the price they were bought for.
+    Items(Basket),
+    /// Only money.
+    Amount(Money),
+}
+
+impl Order {
+    /// An order about to be carried out, and the news of it. Fails when the prices mix currencies or do not add up.
+    pub(crate) fn new(
+        id: Id<id::Order>,
+        user: Id<id::User>,
+        items: Vec<Item>,
+        hold_expires_at: Timestamp,
+        fingerprint: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<Self, OrdersError> {
+        let total = total_of(&items)?;
+        Ok(Self {
+            id,
+            user,
+            source: Source::Checkout,
+            status: Status::Pending,
+            items,
+            total,
+            refunded: Money::zero(total.currency),
+            hold_expires_at,
+            payment: None,
+            fingerprint,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        })
+    }
+
+    /// The news that the order was made.
+    pub(crate) fn created(&self) -> Change {
+        Change {
+            kind: "order.created",
+            description: "order placed".to_owned(),
+            old: String::new(),
+            new: self.status.as_str().to_owned(),
+            actor: Some(self.user),
+            version: self.version,
+            at: self.created_at,
+            status: self.status,
+            refunded: self.refunded,
+        }
+    }
+
+    /// Moves the order, if [`MOVES`] has that move.
+    pub(crate) fn enter(
+        &mut self,
+        to: Status,
+        description: impl Into<String>,
+        actor: Option<Id<id::User>>,
+        now: Timestamp,
+    ) -> Result<Change, OrdersError> {
+        let from = self.status;
+        if !from.may_become(to) {
+            return Err(OrdersError::InvalidTransition { from, to });
+        }
+        self.status = to;
+        self.version += 1;
+        self.updated_at = now;
+        Ok(Change {
+            kind: to.kind(),
+            description: description.into(),
+            old: from.as_str().to_owned(),
+            new: to.as_str().to_owned(),
+            actor,
+            version: self.version,
+            at: now,
+            status: to,
+            refunded: self.refunded,
+        })
+    }
+
+    /// What a refund of that share comes to, with `promised` (other refunds under way) taken off first.
+    ///
+    /// An item's money is its price times the units; only what is left of the order's total can be given back, whichever
+    /// way it was given back before.
+    pub(crate) fn refund_share(
+        &self,
+        share: &Share,
+        promised: &[Refund],
+    ) -> Result<(Money, Vec<Returned>), OrdersError> {
+        let mut left = self.total.minus(self.refunded)?;
+        let mut units: Vec<i64> = (self.items.iter())
+            .map(|item| item.quantity - item.refunded_quantity)
+            .collect();
+        for refund in promised {
+            left = left.minus(refund.amount)?;
+            for returned in &refund.units {
+                units[returned.item] -= returned.quantity;
+            }
+        }
+        let (amount, returned) = match share {
+            Share::Rest => (left, returned(&units)),
+            Share::Amount(amount) => (*amount, Vec::new()),
+            Share::Items(basket) => {
+                let mut amount = Money::zero(self.total.currency);
+                let mut returned = Vec::with_capacity(basket.lines().len());
+                for (sku, quantity) in basket.lines() {
+                    let item = (self.items.iter())
+                        .position(|item| item.sku == *sku)
+                        .ok_or_else(|| OrdersError::UnknownItem(sku.clone()))?;
+                    if *quantity > units[item] {
+                        return Err(OrdersError::ReturnExceedsBought {
+                            sku: sku.clone(),
+                            requested: *quantity,
+                            left: units[item],
+                        });
+                    }
+                    amount = amount.plus(self.items[item].unit_price.times(*quantity)?)?;
+                    returned.push(Returned {
+                        item,
+                        quantity: *quantity,
+                    });
+                }
+                (amount, returned)
+            }
+        };
+        // Also refuses another currency.
+        let rest = left.minus(amount)?;
+        if rest.amount < 0 || (amount.amount == 0 && returned.is_empty()) {
+            return Err(OrdersError::RefundExceedsCaptured {
+                requested: amount,
+                left,
+            });
+        }
+        Ok((amount, returned))
+    }
+
+    /// Notes what a refund has given back, and moves the order accordingly. A cancelled order stays so until all is back.
+    pub(crate) fn give_back(
+        &mut self,
+        refund: &Refund,
+        now: Timestamp,
+    ) -> Result<Change, OrdersError> {
+        self.refunded = self.refunded.plus(refund.amount)?;
+        for returned in &refund.units {
+            self.items[returned.item].refunded_quantity += returned.quantity;
+        }
+        let to = if self.refunded == self.total {
+            Status::Refunded
+        } else {
+            Status::PartiallyRefunded
+        };
+        let to = match (self.status, to) {
+            (Status::Cancelled, Status::PartiallyRefunded) => Status::Cancelled,
+            _ => to,
+        };
+        let description = format!("{} refunded: {}", refund.amount, refund.reason);
+        let mut change = self.enter(to, description, refund.requested_by, now)?;
+        if to == Status::Cancelled {
+            change.kind = Status::PartiallyRefunded.kind();
+        }
+        Ok(change)
+    }
+
+    /// Units that were bought and have not come back, by SKU.
+    pub(crate) fn units_left(&self) -> Vec<(&Sku, i64)> {
+        (self.items.iter())
+            .map(|item| (&item.sku, item.quantity - item.refunded_quantity))
+            .filter(|(_, units)| *units > 0)
+            .collect()
+    }
+}
+
+impl Item {
+    /// The price of all its units.
+    pub(crate) fn total(&self) -> Result<Money, OrdersError> {
+        Ok(self.unit_price.times(self.quantity)?)
+    }
+}
+
+impl Basket {
+    /// Sums the lines of each SKU. Fails on no line, too many, or quantities out of bounds.
+    pub(crate) fn new(lines: Vec<(Sku, i64)>) -> Result<Self, OrdersError> {
+        let count = lines.len();
+        if count == 0 || count > LINES_MAX_ENTRIES {
+            return Err(OrdersError::field(
+                "items",
+                format!("{count} entries, wanted 1 to {LINES_MAX_ENTRIES}"),
+            ));
+        }
+        let mut places: BTreeMap<Sku, usize> = BTreeMap::new();
+        let mut summed: Vec<(Sku, i64)> = Vec::with_capacity(count);
+        for (at, (sku, quantity)) in lines.into_iter().enumerate() {
+            let out_of_bounds = |got: i64| {
+                OrdersError::field(
+                    format!("items[{at}].quantity"),
+                    format!("{got}, wanted 1 to {QUANTITY_MAX_UNITS} of one sku"),
+                )
+            };
+            if !(1..=QUANTITY_MAX_UNITS).contains(&quantity) {
+                return Err(out_of_bounds(quantity));
+            }
+            if let Some(&place) = places.get(&sku) {
+                summed[place].1 += quantity;
+                if summed[place].1 > QUANTITY_MAX_UNITS {
+                    return Err(out_of_bounds(summed[place].1));
+                }
+            } else {
+                places.insert(sku.clone(), summed.len());
+                summed.push((sku, quantity));
+            }
+        }
+        Ok(Self(summed))
+    }
+
+    /// Each SKU once, with its units.
+    pub(crate) fn lines(&self) -> &[(Sku, i64)] {
+        &self.0
+    }
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 12] = [
+        Self::Pending,
+        Self::AwaitingPayment,
+        Self::Paid,
+        Self::Confirmed,
+        Self::Shipped,
+        Self::Delivered,
+        Self::Cancelled,
+        Self::PaymentFailed,
+        Self::Expired,
+        Self::PartiallyRefunded,
+        Self::Refunded,
+        Self::NeedsAttention,
+    ];
+
+    /// The word that the API and the database use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::AwaitingPayment => "awaiting_payment",
+            Self::Paid => "paid",
+            Self::Confirmed => "confirmed",
+            Self::Shipped => "shipped",
+            Self::Delivered => "delivered",
+            Self::Cancelled => "cancelled",
+            Self::PaymentFailed => "payment_failed",
+            Self::Expired => "expired",
+            Self::PartiallyRefunded => "partially_refunded",
+            Self::Refunded => "refunded",
+            Self::NeedsAttention => "needs_attention",
+        }
+    }
+
+    /// Reads what [`as_str`](Self::as_str) wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether [`MOVES`] leads from here to there.
+    pub fn may_become(self, to: Self) -> bool {
+        MOVES
+            .iter()
+            .any(|(from, _, then)| *from == self && *then == to)
+    }
+
+    /// Whether the customer's money may be ours in this status.
+    pub(crate) const fn is_paid(self) -> bool {
+        matches!(
+            self,
+            Self::Paid
+                | Self::Confirmed
+                | Self::Shipped
+                | Self::Delivered
+                | Self::PartiallyRefunded
+        )
+    }
+
+    /// Whether the purchase was given up. Only the truth that comes late moves it from here.
+    pub(crate) const fn is_given_up(self) -> bool {
+        matches!(self, Self::Cancelled | Self::PaymentFailed | Self::Expired)
+    }
+
+    /// The message that tells of the order entering this status.
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Pending => "order.created",
+            Self::AwaitingPayment => "order.awaiting_payment",
+            Self::Paid => "order.paid",
+            Self::Confirmed => "order.confirmed",
+            Self::Shipped => "order.shipped",
+            Self::Delivered => "order.delivered",
+            Self::Cancelled => "order.cancelled",
+            Self::PaymentFailed => "order.payment_failed",
+            Self::Expired => "order.expired",
+            Self::PartiallyRefunded => "order.partially_refunded",
+            Self::Refunded => "order.refunded",
+            Self::NeedsAttention => "order.needs_attention",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Source {
+    /// The word that the API and the database use.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Booking => "booking",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Checkout, Self::Booking]
+            .into_iter()
+            .find(|source| source.as_str() == text)
+    }
+}
+
+impl RefundState {
+    /// The word that the database uses.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [Self::Open, Self::Done, Self::Dropped]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+fn total_of(items: &[Item]) -> Result<Money, OrdersError> {
+    let currency: Currency = (items.first())
+        .map(|item| item.unit_price.currency)
+        .ok_or_else(|| OrdersError::field("items", "0 entries, wanted 1 or more"))?;
+    let mut total = Money::zero(currency);
+    for item in items {
+        total = total.plus(item.total()?)?;
+    }
+    Ok(total)
+}
+
+fn returned(units: &[i64]) -> Vec<Returned> {
+    (units.iter().enumerate())
+        .filter(|(_, quantity)| **quantity > 0)
+        .map(|(item, &quantity)| Returned { item, quantity })
+        .collect()
+}

@@ -1,0 +1,133 @@
+//! What this service tells others, and what it listens to.
+
+use std::sync::Arc;
+
+use holdfast_kernel::{Clock, Id, Money, id, time};
+use holdfast_platform::{
+    consumer::{Consumer, Handler, Handling, Interest},
+    message::{Message, Topic},
+    outbox::{self, Announcement},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{Change, Order},
+    error::OrdersError,
+    store,
+    worker::Bell,
+};
+
+const ORDERS: Topic = Topic::ordinary("holdfast.orders");
+const PAYMENTS: Topic = Topic::ordinary("holdfast.payments");
+const HOLDS: Topic = Topic::ordinary("holdfast.holds");
+
+/// News of a purchase's money.
+const PAYMENT_NEWS: Interest = Interest {
+    topic: PAYMENTS,
+    kinds: &[
+        "payment.requires_action",
+        "payment.authorized",
+        "payment.captured",
+        "payment.failed",
+        "payment.voided",
+        "payment.expired",
+        "payment.partially_refunded",
+        "payment.refunded",
+        "payment.refund_failed",
+    ],
+};
+/// Those that matter even when the order was given up: there is money.
+const REVIVING: &[&str] = &["payment.authorized", "payment.captured", "payment.refunded"];
+/// News of a purchase's units.
+const HOLD_NEWS: Interest = Interest {
+    topic: HOLDS,
+    kinds: &["hold.expired"],
+};
+
+#[derive(Serialize)]
+struct OrderChanged<'a> {
+    order_id: &'a str,
+    user_id: String,
+    source: &'static str,
+    status: &'static str,
+    total: Money,
+    refunded: Money,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PaymentChanged {
+    purchase_id: String,
+}
+
+/// Announces changes of an order, in the order they were made.
+pub(crate) async fn announce(
+    db: &mut PgConnection,
+    order: &Order,
+    changes: &[Change],
+) -> Result<(), OrdersError> {
+    let order_id = order.id.to_string();
+    let announcements = changes
+        .iter()
+        .map(|change| {
+            let data = OrderChanged {
+                order_id: &order_id,
+                user_id: order.user.to_string(),
+                source: order.source.as_str(),
+                status: change.status.as_str(),
+                total: order.total,
+                refunded: change.refunded,
+                payment_id: (order.payment.as_ref()).map(|payment| payment.id.to_string()),
+            };
+            Announcement::new(
+                ORDERS,
+                change.kind,
+                &order_id,
+                change.version,
+                change.at,
+                &data,
+            )
+        })
+        .collect();
+    Ok(outbox::announce_all(db, announcements).await?)
+}
+
+/// What wakes sagas: news of their money and of their units. Commands move money; news only makes the saga look.
+pub(crate) fn consumers(clock: Arc<dyn Clock>, bell: Bell) -> Vec<Consumer> {
+    const MONEY: &[Interest] = &[PAYMENT_NEWS];
+    const UNITS: &[Interest] = &[HOLD_NEWS];
+    let waker = Waker { clock, bell };
+    vec![
+        Consumer::new("orders.payments", MONEY, waker.clone()),
+        Consumer::new("orders.holds", UNITS, waker),
+    ]
+}
+
+#[derive(Clone)]
+pub(crate) struct Waker {
+    clock: Arc<dyn Clock>,
+    bell: Bell,
+}
+
+#[tonic::async_trait]
+impl Handler for Waker {
+    async fn handle(&self, db: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+        let now = time::to_micros(self.clock.now());
+        if message.topic == HOLDS.name() {
+            let hold: Id<id::Hold> = message.key.parse().map_err(Handling::permanent)?;
+            // An order and its hold share their UUID; bookings' holds wake nobody here.
+            store::note_hold_ended(db, Id::new(hold.uuid()), now).await?;
+        } else {
+            let purchase = message.decode::<PaymentChanged>()?.purchase_id;
+            // "bkg_…" is the saga of bookings.
+            if let Ok(order) = purchase.parse::<Id<id::Order>>() {
+                let may_revive = REVIVING.contains(&message.kind.as_str());
+                store::wake_saga(db, order, may_revive, now).await?;
+            }
+        }
+        self.bell.ring();
+        Ok(())
+    }
+}

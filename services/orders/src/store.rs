@@ -1,0 +1,851 @@
+//! Every statement on orders, their items and history, sagas and refunds.
+//!
+//! Who needs several of the rows locks the saga first, then the order.
+
+use std::{collections::HashMap, time::Duration};
+
+use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
+use jiff_sqlx::ToSqlx;
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{
+    checkout::{Cancel, Method, Phase, Saga},
+    domain::{Change, Item, Order, Payment, Refund, RefundState, Returned, Source, Status},
+    error::OrdersError,
+};
+
+/// Where a list goes on: behind the order made then (microseconds since 1970), of that id.
+pub(crate) type ListPlace = (i64, Uuid);
+
+/// One line of an order's history, as it is kept.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Event {
+    pub(crate) r#type: String,
+    pub(crate) description: String,
+    pub(crate) old_value: String,
+    pub(crate) new_value: String,
+    pub(crate) user_id: Option<Uuid>,
+    pub(crate) created_at: jiff_sqlx::Timestamp,
+}
+
+/// What may have changed about a saga while its worker was busy.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Glance {
+    pub(crate) epoch: i64,
+    pub(crate) hold_ended: bool,
+    pub(crate) cancel_request: Option<Uuid>,
+    pub(crate) cancel_fingerprint: Option<Vec<u8>>,
+    pub(crate) cancelled_by: Option<Uuid>,
+    pub(crate) open_refunds: i32,
+}
+
+/// When a saga is looked at next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The worker that has it goes on.
+    Kept,
+    /// Nobody has it; it is looked at then, or when woken.
+    At(Timestamp),
+    /// Nobody has it until it is woken, which it may have been already.
+    Woken,
+    /// The purchase is complete; only open refunds make it due.
+    Never,
+}
+
+/// Writes a new order with its items; `false` when there is one of that id.
+pub(crate) async fn insert_order(
+    db: &mut PgConnection,
+    order: &Order,
+) -> Result<bool, OrdersError> {
+    let done = sqlx::query(
+        "INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
+                             created_at, updated_at, version)
+         VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $9, $10)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(order.id.uuid())
+    .bind(order.user.uuid())
+    .bind(order.source.as_str())
+    .bind(order.status.as_str())
+    .bind(order.total.currency.code())
+    .bind(order.total.amount)
+    .bind(order.hold_expires_at.to_sqlx())
+    .bind(&order.fingerprint)
+    .bind(order.created_at.to_sqlx())
+    .bind(order.version)
+    .execute(&mut *db)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let items = &order.items;
+    sqlx::query(
+        "INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
+         SELECT $1, line, sku, name, quantity, unit_price
+         FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
+              WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)",
+    )
+    .bind(order.id.uuid())
+    .bind(
+        items
+            .iter()
+            .map(|item| item.sku.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        items
+            .iter()
+            .map(|item| item.name.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(items.iter().map(|item| item.quantity).collect::<Vec<_>>())
+    .bind(
+        items
+            .iter()
+            .map(|item| item.unit_price.amount)
+            .collect::<Vec<_>>(),
+    )
+    .execute(db)
+    .await?;
+    Ok(true)
+}
+
+/// The order of that id.
+pub(crate) async fn find_order(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+) -> Result<Option<Order>, OrdersError> {
+    let row: Option<OrderRow> = sqlx::query_as(
+        "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+                next_action, fingerprint, created_at, updated_at, version
+         FROM orders WHERE id = $1",
+    )
+    .bind(order.uuid())
+    .fetch_optional(&mut *db)
+    .await?;
+    one(db, row).await
+}
+
+/// The order of that id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_order(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+) -> Result<Option<Order>, OrdersError> {
+    let row: Option<OrderRow> = sqlx::query_as(
+        "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+                next_action, fingerprint, created_at, updated_at, version
+         FROM orders WHERE id = $1 FOR UPDATE",
+    )
+    .bind(order.uuid())
+    .fetch_optional(&mut *db)
+    .await?;
+    one(db, row).await
+}
+
+/// Orders newest first: of one user or of all, in one status or in any.
+pub(crate) async fn list_orders(
+    db: &mut PgConnection,
+    user: Option<Id<id::User>>,
+    status: Option<Status>,
+    after: Option<ListPlace>,
+    limit: i64,
+) -> Result<Vec<Order>, OrdersError> {
+    let (before, before_id) = match after {
+        Some((micros, id)) => (
+            Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX),
+            id,
+        ),
+        None => (Timestamp::MAX, Uuid::max()),
+    };
+    // One statement a shape, so that each has the index it needs.
+    let query = match user {
+        Some(user) => sqlx::query_as(
+            "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+                    next_action, fingerprint, created_at, updated_at, version
+             FROM orders
+             WHERE ($3::text IS NULL OR status = $3) AND (created_at, id) < ($1, $2) AND user_id = $5
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(before.to_sqlx())
+        .bind(before_id)
+        .bind(status.map(Status::as_str))
+        .bind(limit)
+        .bind(user.uuid()),
+        None => sqlx::query_as(
+            "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+                    next_action, fingerprint, created_at, updated_at, version
+             FROM orders
+             WHERE ($3::text IS NULL OR status = $3) AND (created_at, id) < ($1, $2)
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+        )
+        .bind(before.to_sqlx())
+        .bind(before_id)
+        .bind(status.map(Status::as_str))
+        .bind(limit),
+    };
+    let rows: Vec<OrderRow> = query.fetch_all(&mut *db).await?;
+    with_items(db, rows).await
+}
+
+/// Writes what may change of an order, if it still is at the version before; `false` when it is not.
+pub(crate) async fn save_order(
+    db: &mut PgConnection,
+    order: &Order,
+    version_before: i64,
+) -> Result<bool, OrdersError> {
+    let payment = order.payment.as_ref();
+    let done = sqlx::query(
+        "UPDATE orders SET status = $3, refunded = $4, hold_expires_at = $5, payment_id = $6, payment_status = $7,
+                           next_action = $8, updated_at = $9, version = $10
+         WHERE id = $1 AND version = $2",
+    )
+    .bind(order.id.uuid())
+    .bind(version_before)
+    .bind(order.status.as_str())
+    .bind(order.refunded.amount)
+    .bind(order.hold_expires_at.to_sqlx())
+    .bind(payment.map(|payment| payment.id.uuid()))
+    .bind(payment.map_or("", |payment| payment.status.as_str()))
+    .bind(payment.map_or("", |payment| payment.next_action.as_str()))
+    .bind(order.updated_at.to_sqlx())
+    .bind(order.version)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Writes how many units of these lines have come back.
+pub(crate) async fn save_returned(
+    db: &mut PgConnection,
+    order: &Order,
+    returned: &[Returned],
+) -> Result<(), OrdersError> {
+    let lines: Vec<i32> = returned.iter().map(|one| one.item as i32 + 1).collect();
+    let units: Vec<i64> = (returned.iter())
+        .map(|one| order.items[one.item].refunded_quantity)
+        .collect();
+    sqlx::query(
+        "UPDATE order_item SET refunded_quantity = given.units
+         FROM unnest($2::integer[], $3::bigint[]) AS given (line, units)
+         WHERE order_id = $1 AND order_item.line = given.line",
+    )
+    .bind(order.id.uuid())
+    .bind(lines)
+    .bind(units)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Adds changes to the order's history.
+pub(crate) async fn append_events(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    changes: &[Change],
+) -> Result<(), OrdersError> {
+    for change in changes {
+        sqlx::query(
+            "INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(order.uuid())
+        .bind(change.kind)
+        .bind(&change.description)
+        .bind(&change.old)
+        .bind(&change.new)
+        .bind(change.actor.map(Id::uuid))
+        .bind(change.at.to_sqlx())
+        .execute(&mut *db)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The order's history, oldest first.
+pub(crate) async fn list_events(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    limit: i64,
+) -> Result<Vec<Event>, OrdersError> {
+    Ok(sqlx::query_as(
+        "SELECT type, description, old_value, new_value, user_id, created_at
+         FROM order_event WHERE order_id = $1 ORDER BY id LIMIT $2",
+    )
+    .bind(order.uuid())
+    .bind(limit)
+    .fetch_all(db)
+    .await?)
+}
+
+/// Writes the saga of a new order, which belongs to the worker that writes it unless the order is over already.
+pub(crate) async fn insert_saga(
+    db: &mut PgConnection,
+    saga: &Saga,
+    now: Timestamp,
+) -> Result<(), OrdersError> {
+    let due_at = (saga.phase != Phase::Done).then(|| now.to_sqlx());
+    sqlx::query(
+        "INSERT INTO saga (order_id, epoch, phase, method, due_at, leased_until)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(saga.order.uuid())
+    .bind(saga.epoch)
+    .bind(saga.phase.as_str())
+    .bind(saga.method.as_ref().map(Json))
+    .bind(due_at)
+    .bind(saga.leased_until.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes how far the saga is, if its epoch still is the highest; `false` when it is not, or when `heeds_cancel` and
+/// somebody asked to cancel.
+///
+/// News that came since the worker took it makes the saga due at once.
+pub(crate) async fn save_saga(
+    db: &mut PgConnection,
+    saga: &Saga,
+    due: Due,
+    heeds_cancel: bool,
+    now: Timestamp,
+) -> Result<bool, OrdersError> {
+    let (due_at, leased_until) = match due {
+        Due::Kept => (Some(now), saga.leased_until),
+        Due::At(moment) => (Some(moment), now),
+        Due::Woken | Due::Never => (None, now),
+    };
+    let done = sqlx::query(
+        "UPDATE saga SET phase = $3, ending = $4, ending_reason = $5, method = $6, hold_attempt = $7,
+                         hold_extended = $8, failures = $9, failed_step = $10, leased_until = $13,
+                         due_at = CASE WHEN wakes = $11 OR $15 AND open_refunds = 0 THEN $12 ELSE $14 END
+         WHERE order_id = $1 AND epoch = $2 AND (cancel_request IS NULL OR NOT $16)",
+    )
+    .bind(saga.order.uuid())
+    .bind(saga.epoch)
+    .bind(saga.phase.as_str())
+    .bind(saga.ending.map(Status::as_str))
+    .bind(&saga.ending_reason)
+    .bind(saga.method.as_ref().map(Json))
+    .bind(saga.hold_attempt)
+    .bind(saga.hold_extended)
+    .bind(saga.failures)
+    .bind(&saga.failed_step)
+    .bind(saga.wakes)
+    .bind(due_at.map(ToSqlx::to_sqlx))
+    .bind(leased_until.to_sqlx())
+    .bind(now.to_sqlx())
+    .bind(due == Due::Never)
+    .bind(heeds_cancel)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What may have changed about the saga since its worker last looked.
+pub(crate) async fn glance(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+) -> Result<Option<Glance>, OrdersError> {
+    Ok(sqlx::query_as(
+        "SELECT epoch, hold_ended, cancel_request, cancel_fingerprint, cancelled_by, open_refunds
+         FROM saga WHERE order_id = $1",
+    )
+    .bind(order.uuid())
+    .fetch_optional(db)
+    .await?)
+}
+
+/// Keeps the saga for its worker until then; `false` when another one has it.
+pub(crate) async fn renew_lease(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    epoch: i64,
+    until: Timestamp,
+) -> Result<bool, OrdersError> {
+    let done = sqlx::query("UPDATE saga SET leased_until = $3 WHERE order_id = $1 AND epoch = $2")
+        .bind(order.uuid())
+        .bind(epoch)
+        .bind(until.to_sqlx())
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Takes over up to `limit` sagas that are due and nobody's, those due longest first.
+pub(crate) async fn claim_due(
+    db: &mut PgConnection,
+    limit: i64,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Vec<Saga>, OrdersError> {
+    let rows: Vec<SagaRow> = sqlx::query_as(
+        "UPDATE saga SET epoch = epoch + 1, leased_until = $2
+         WHERE order_id IN (
+             SELECT order_id FROM saga WHERE due_at <= $1 AND leased_until <= $1
+             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+         RETURNING order_id, epoch, phase, ending, ending_reason, method, hold_attempt, hold_extended, hold_ended,
+                   cancel_request, cancel_fingerprint, cancelled_by, open_refunds, wakes, leased_until, failures,
+                   failed_step",
+    )
+    .bind(now.to_sqlx())
+    .bind((now + lease).to_sqlx())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(SagaRow::read).collect()
+}
+
+/// The saga of this order, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_saga(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+) -> Result<Option<Saga>, OrdersError> {
+    let row: Option<SagaRow> = sqlx::query_as(
+        "SELECT order_id, epoch, phase, ending, ending_reason, method, hold_attempt, hold_extended, hold_ended,
+                cancel_request, cancel_fingerprint, cancelled_by, open_refunds, wakes, leased_until, failures,
+                failed_step
+         FROM saga WHERE order_id = $1 FOR UPDATE",
+    )
+    .bind(order.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(SagaRow::read).transpose()
+}
+
+/// Has a worker look at the saga soon, where there may be something to do: it is not over, refunds are open, the order
+/// is stuck, or it was given up and `may_revive` says that the news could change that.
+pub(crate) async fn wake_saga(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    may_revive: bool,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE saga SET wakes = wakes + 1, due_at = least(due_at, $2)
+         FROM orders
+         WHERE saga.order_id = $1 AND orders.id = saga.order_id
+           AND (phase <> 'done' OR open_refunds > 0 OR status = 'needs_attention'
+                OR $3 AND status IN ('expired', 'payment_failed', 'cancelled'))",
+    )
+    .bind(order.uuid())
+    .bind(now.to_sqlx())
+    .bind(may_revive)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes that the ledger ended the order's hold, and has a worker look if that matters still.
+pub(crate) async fn note_hold_ended(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE saga SET hold_ended = true, wakes = wakes + 1, due_at = least(due_at, $2)
+         WHERE order_id = $1 AND phase <> 'done'",
+    )
+    .bind(order.uuid())
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Asks the saga to cancel at its next step. The first asking stands.
+pub(crate) async fn request_cancel(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+    cancel: &Cancel,
+    now: Timestamp,
+) -> Result<(), OrdersError> {
+    sqlx::query(
+        "UPDATE saga SET cancel_request = $2, cancel_fingerprint = $3, cancelled_by = $4, wakes = wakes + 1,
+                         due_at = CASE WHEN phase = 'done' THEN due_at ELSE least(due_at, $5) END
+         WHERE order_id = $1 AND cancel_request IS NULL",
+    )
+    .bind(order.uuid())
+    .bind(cancel.request)
+    .bind(&cancel.fingerprint)
+    .bind(cancel.by.map(Id::uuid))
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes a refund and hands it to the order's saga.
+pub(crate) async fn insert_refund(
+    db: &mut PgConnection,
+    refund: &Refund,
+    now: Timestamp,
+) -> Result<(), OrdersError> {
+    sqlx::query(
+        "INSERT INTO refund (id, order_id, fingerprint, amount, units, reason, requested_by, state, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(refund.id.uuid())
+    .bind(refund.order.uuid())
+    .bind(&refund.fingerprint)
+    .bind(refund.amount.amount)
+    .bind(Json(&refund.units))
+    .bind(&refund.reason)
+    .bind(refund.requested_by.map(Id::uuid))
+    .bind(refund.state.as_str())
+    .bind(refund.created_at.to_sqlx())
+    .execute(&mut *db)
+    .await?;
+    sqlx::query(
+        "UPDATE saga SET open_refunds = open_refunds + 1, wakes = wakes + 1, due_at = least(due_at, $2)
+         WHERE order_id = $1",
+    )
+    .bind(refund.order.uuid())
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The refund of that id.
+pub(crate) async fn find_refund(
+    db: &mut PgConnection,
+    refund: Id<id::Refund>,
+) -> Result<Option<Refund>, OrdersError> {
+    let row: Option<RefundRow> = sqlx::query_as(
+        "SELECT refund.id, order_id, refund.fingerprint, amount, currency, units, reason, requested_by, state,
+                refund.created_at
+         FROM refund JOIN orders ON orders.id = order_id WHERE refund.id = $1",
+    )
+    .bind(refund.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(RefundRow::read).transpose()
+}
+
+/// The order's refunds that are not over, oldest first.
+pub(crate) async fn list_open_refunds(
+    db: &mut PgConnection,
+    order: Id<id::Order>,
+) -> Result<Vec<Refund>, OrdersError> {
+    let rows: Vec<RefundRow> = sqlx::query_as(
+        "SELECT refund.id, order_id, refund.fingerprint, amount, currency, units, reason, requested_by, state,
+                refund.created_at
+         FROM refund JOIN orders ON orders.id = order_id
+         WHERE order_id = $1 AND state = 'open' ORDER BY refund.created_at, refund.id",
+    )
+    .bind(order.uuid())
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(RefundRow::read).collect()
+}
+
+/// Closes an open refund; `false` when it was closed before.
+pub(crate) async fn close_refund(
+    db: &mut PgConnection,
+    refund: &Refund,
+    state: RefundState,
+) -> Result<bool, OrdersError> {
+    let done = sqlx::query("UPDATE refund SET state = $2 WHERE id = $1 AND state = 'open'")
+        .bind(refund.id.uuid())
+        .bind(state.as_str())
+        .execute(&mut *db)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE saga SET open_refunds = open_refunds - 1 WHERE order_id = $1")
+        .bind(refund.order.uuid())
+        .execute(db)
+        .await?;
+    Ok(true)
+}
+
+/// How many orders are stuck, and how long the saga that is due longest has been waiting, in seconds.
+pub(crate) async fn measure(
+    db: &mut PgConnection,
+    now: Timestamp,
+) -> Result<(i64, f64), OrdersError> {
+    Ok(sqlx::query_as(
+        "SELECT (SELECT count(*) FROM orders JOIN saga ON order_id = id
+                 WHERE status = 'needs_attention' AND (phase <> 'done' OR open_refunds > 0)),
+                coalesce(extract(epoch FROM $1 - min(due_at)), 0)::float8
+         FROM saga WHERE due_at <= $1",
+    )
+    .bind(now.to_sqlx())
+    .fetch_one(db)
+    .await?)
+}
+
+/// An order as audits see it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedOrder {
+    pub(crate) id: Uuid,
+    pub(crate) status: String,
+    pub(crate) currency: String,
+    pub(crate) total: i64,
+    pub(crate) refunded: i64,
+    pub(crate) payment_id: Option<Uuid>,
+    pub(crate) updated_at: jiff_sqlx::Timestamp,
+    pub(crate) hold_attempt: i32,
+    pub(crate) is_open: bool,
+}
+
+/// A line as audits see it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedItem {
+    pub(crate) order_id: Uuid,
+    pub(crate) sku: String,
+    pub(crate) quantity: i64,
+    pub(crate) refunded_quantity: i64,
+}
+
+/// A step of an order's history.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedStep {
+    pub(crate) order_id: Uuid,
+    pub(crate) old_value: String,
+    pub(crate) new_value: String,
+}
+
+/// Orders behind an id, by id.
+pub(crate) async fn audit_orders(
+    db: &mut PgConnection,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<AuditedOrder>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, status, currency, total, refunded, payment_id, updated_at,
+                coalesce(hold_attempt, 0) AS hold_attempt,
+                coalesce(phase <> 'done' OR open_refunds > 0, false) AS is_open
+         FROM orders LEFT JOIN saga ON order_id = id
+         WHERE id > $1 ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// The lines of these orders.
+pub(crate) async fn audit_items(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+) -> Result<Vec<AuditedItem>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT order_id, sku, quantity, refunded_quantity
+         FROM order_item WHERE order_id = ANY ($1) ORDER BY order_id, line",
+    )
+    .bind(orders)
+    .fetch_all(db)
+    .await
+}
+
+/// The changes of status of these orders, oldest first.
+pub(crate) async fn audit_history(
+    db: &mut PgConnection,
+    orders: &[Uuid],
+) -> Result<Vec<AuditedStep>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT order_id, old_value, new_value FROM order_event WHERE order_id = ANY ($1) ORDER BY order_id, id",
+    )
+    .bind(orders)
+    .fetch_all(db)
+    .await
+}
+
+async fn one(db: &mut PgConnection, row: Option<OrderRow>) -> Result<Option<Order>, OrdersError> {
+    let Some(row) = row else { return Ok(None) };
+    Ok(with_items(db, vec![row]).await?.pop())
+}
+
+async fn with_items(db: &mut PgConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, OrdersError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let items: Vec<ItemRow> = sqlx::query_as(
+        "SELECT order_id, sku, name, quantity, unit_price, refunded_quantity
+         FROM order_item WHERE order_id = ANY ($1) ORDER BY order_id, line",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    let mut by_order: HashMap<Uuid, Vec<ItemRow>> = HashMap::new();
+    for item in items {
+        by_order.entry(item.order_id).or_default().push(item);
+    }
+    rows.into_iter()
+        .map(|row| {
+            let items = by_order.remove(&row.id).unwrap_or_default();
+            row.read(items)
+        })
+        .collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct OrderRow {
+    id: Uuid,
+    user_id: Uuid,
+    source: String,
+    status: String,
+    currency: String,
+    total: i64,
+    refunded: i64,
+    hold_expires_at: jiff_sqlx::Timestamp,
+    payment_id: Option<Uuid>,
+    payment_status: String,
+    next_action: String,
+    fingerprint: Vec<u8>,
+    created_at: jiff_sqlx::Timestamp,
+    updated_at: jiff_sqlx::Timestamp,
+    version: i64,
+}
+
+impl OrderRow {
+    fn read(self, items: Vec<ItemRow>) -> Result<Order, OrdersError> {
+        let id: Id<id::Order> = Id::new(self.id);
+        let column = |name: &str, got: &str| unreadable("orders", name, id, got);
+        let currency: Currency =
+            (self.currency.parse()).map_err(|_| column("currency", &self.currency))?;
+        let items = items
+            .into_iter()
+            .map(|item| item.read(id, currency))
+            .collect::<Result<_, _>>()?;
+        Ok(Order {
+            id,
+            user: Id::new(self.user_id),
+            source: Source::parse(&self.source).ok_or_else(|| column("source", &self.source))?,
+            status: Status::parse(&self.status).ok_or_else(|| column("status", &self.status))?,
+            items,
+            total: Money::new(self.total, currency),
+            refunded: Money::new(self.refunded, currency),
+            hold_expires_at: self.hold_expires_at.into(),
+            payment: self.payment_id.map(|payment| Payment {
+                id: Id::new(payment),
+                status: self.payment_status,
+                next_action: self.next_action,
+            }),
+            fingerprint: self.fingerprint,
+            created_at: self.created_at.into(),
+            updated_at: self.updated_at.into(),
+            version: self.version,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ItemRow {
+    order_id: Uuid,
+    sku: String,
+    name: String,
+    quantity: i64,
+    unit_price: i64,
+    refunded_quantity: i64,
+}
+
+impl ItemRow {
+    fn read(self, order: Id<id::Order>, currency: Currency) -> Result<Item, OrdersError> {
+        let sku: Sku =
+            (self.sku.parse()).map_err(|_| unreadable("order_item", "sku", order, &self.sku))?;
+        Ok(Item {
+            sku,
+            name: self.name,
+            quantity: self.quantity,
+            unit_price: Money::new(self.unit_price, currency),
+            refunded_quantity: self.refunded_quantity,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SagaRow {
+    order_id: Uuid,
+    epoch: i64,
+    phase: String,
+    ending: Option<String>,
+    ending_reason: String,
+    method: Option<Json<Method>>,
+    hold_attempt: i32,
+    hold_extended: bool,
+    hold_ended: bool,
+    cancel_request: Option<Uuid>,
+    cancel_fingerprint: Option<Vec<u8>>,
+    cancelled_by: Option<Uuid>,
+    open_refunds: i32,
+    wakes: i64,
+    leased_until: jiff_sqlx::Timestamp,
+    failures: i32,
+    failed_step: String,
+}
+
+impl SagaRow {
+    fn read(self) -> Result<Saga, OrdersError> {
+        let order: Id<id::Order> = Id::new(self.order_id);
+        let column = |name: &str, got: &str| unreadable("saga", name, order, got);
+        let ending = match self.ending {
+            None => None,
+            Some(text) => Some(Status::parse(&text).ok_or_else(|| column("ending", &text))?),
+        };
+        Ok(Saga {
+            order,
+            epoch: self.epoch,
+            phase: Phase::parse(&self.phase).ok_or_else(|| column("phase", &self.phase))?,
+            ending,
+            ending_reason: self.ending_reason,
+            method: self.method.map(|Json(method)| method),
+            hold_attempt: self.hold_attempt,
+            hold_extended: self.hold_extended,
+            hold_ended: self.hold_ended,
+            cancel: Cancel::read(
+                self.cancel_request,
+                self.cancel_fingerprint,
+                self.cancelled_by,
+            ),
+            open_refunds: self.open_refunds,
+            wakes: self.wakes,
+            leased_until: self.leased_until.into(),
+            failures: self.failures,
+            failed_step: self.failed_step,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct RefundRow {
+    id: Uuid,
+    order_id: Uuid,
+    fingerprint: Vec<u8>,
+    amount: i64,
+    currency: String,
+    units: Json<Vec<Returned>>,
+    reason: String,
+    requested_by: Option<Uuid>,
+    state: String,
+    created_at: jiff_sqlx::Timestamp,
+}
+
+impl RefundRow {
+    fn read(self) -> Result<Refund, OrdersError> {
+        let id: Id<id::Refund> = Id::new(self.id);
+        let column = |name: &str, got: &str| unreadable("refund", name, id, got);
+        let currency: Currency =
+            (self.currency.parse()).map_err(|_| column("currency", &self.currency))?;
+        Ok(Refund {
+            id,
+            order: Id::new(self.order_id),
+            fingerprint: self.fingerprint,
+            amount: Money::new(self.amount, currency),
+            units: self.units.0,
+            reason: self.reason,
+            requested_by: self.requested_by.map(Id::new),
+            state: RefundState::parse(&self.state).ok_or_else(|| column("state", &self.state))?,
+            created_at: self.created_at.into(),
+        })
+    }
+}
+
+fn unreadable<K: id::Kind>(table: &str, column: &str, row: Id<K>, got: &str) -> OrdersError {
+    OrdersError::Unreadable(format!("{table}.{column} of {row} is {got:?}"))
+}

@@ -1,0 +1,570 @@
+//! A shop with a customer, and the service as a process that can be killed and started again on the same database.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use holdfast_kernel::{Id, RequestId, id};
+use holdfast_orders::{Peers, Settings};
+use holdfast_platform::{
+    consumer::Consumer,
+    database,
+    fault::Fault,
+    identity::Role,
+    message::Message,
+    outbox, settings,
+    transport::{self, Door, Transport},
+};
+use holdfast_proto::{
+    catalog::v1::{
+        self as catalog,
+        catalog_service_client::CatalogServiceClient,
+        catalog_service_server::{CatalogService, CatalogServiceServer},
+    },
+    inventory::v1::{
+        inventory_service_client::InventoryServiceClient,
+        inventory_service_server::InventoryServiceServer,
+    },
+    money::v1::Money,
+    orders::v1::{self as pb, OrderStatus, orders_service_client::OrdersServiceClient},
+    payments::v1::{
+        PaymentStatus, payments_service_client::PaymentsServiceClient,
+        payments_service_server::PaymentsServiceServer,
+    },
+    users::v1::{
+        self as users,
+        users_service_client::UsersServiceClient,
+        users_service_server::{UsersService, UsersServiceServer},
+    },
+};
+use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
+use jiff::SignedDuration;
+use sqlx::PgPool;
+use tokio::{runtime::Runtime, task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{ledger::Ledger, till::Till};
+
+holdfast_testkit::scripted_peer! {
+    /// The catalog, as the test prices it.
+    pub(crate) struct Catalog: CatalogService {
+        create_product(catalog::CreateProductRequest) -> catalog::CreateProductResponse;
+        get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
+        list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
+        quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
+        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
+    }
+}
+
+holdfast_testkit::scripted_peer! {
+    /// Users, asked only about accounts whose token is old.
+    pub(crate) struct Users: UsersService {
+        create_profile(users::CreateProfileRequest) -> users::CreateProfileResponse;
+        get_profile(users::GetProfileRequest) -> users::GetProfileResponse;
+        update_profile(users::UpdateProfileRequest) -> users::UpdateProfileResponse;
+    }
+}
+
+/// Yen, of every SKU that the catalog knows: TSHIRT, MUG, and DOLLAR, which is priced in another currency.
+pub(crate) const PRICE: i64 = 500;
+pub(crate) const HOLD_SECS: i64 = 600;
+pub(crate) const LEASE_SECS: i64 = 15;
+/// How long a test waits for something that never comes.
+const WAIT_MAX_SECS: u64 = 10;
+
+pub(crate) struct World {
+    pub(crate) db: TestDatabase,
+    pub(crate) clock: FakeClock,
+    pub(crate) realm: Realm,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) till: Arc<Till>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) customer: Asker,
+    pub(crate) staff: Asker,
+    pub(crate) process: Process,
+    answer_millis: u64,
+}
+
+/// The service in a runtime of its own: dropping that leaves behind what a killed process leaves behind.
+pub(crate) struct Process {
+    runtime: Option<Runtime>,
+    transport: Transport,
+    pub(crate) consumers: Vec<Consumer>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::answering_within(2_000).await
+    }
+
+    pub(crate) async fn answering_within(answer_millis: u64) -> Self {
+        let db = TestDatabase::create("orders", &holdfast_orders::MIGRATOR).await;
+        let clock = FakeClock::new("2026-12-01T09:00:00Z".parse().expect("a moment"));
+        let realm = Realm::new(clock.clone());
+        let ledger = Arc::new(Ledger::new(clock.clone()));
+        for sku in ["TSHIRT", "MUG", "DOLLAR"] {
+            ledger.stock(sku, 10);
+        }
+        let till: Arc<Till> = Arc::default();
+        let catalog: Arc<Catalog> = Arc::default();
+        catalog
+            .quote_variants
+            .otherwise(|ask| Ok(quote(ask, PRICE)));
+        let users: Arc<Users> = Arc::default();
+        let peers = peers(&ledger, &till, &catalog, &users);
+        let process = Process::start(&db, &realm, peers, answer_millis).await;
+        Self {
+            customer: realm.somebody(Role::User),
+            staff: realm.somebody(Role::Staff),
+            db,
+            clock,
+            realm,
+            ledger,
+            till,
+            catalog,
+            users,
+            process,
+            answer_millis,
+        }
+    }
+
+    /// A second process on the same database.
+    pub(crate) async fn another_process(&self) -> Process {
+        let peers = peers(&self.ledger, &self.till, &self.catalog, &self.users);
+        Process::start(&self.db, &self.realm, peers, self.answer_millis).await
+    }
+
+    /// Kills the process and starts another one once the lease of what it was doing is over.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.ledger.line.mend();
+        self.till.line.mend();
+        self.pass(LEASE_SECS + 1);
+        self.process = self.another_process().await;
+    }
+
+    pub(crate) fn pass(&self, secs: i64) {
+        self.clock.advance(SignedDuration::from_secs(secs));
+    }
+
+    /// Buys with a new key.
+    pub(crate) async fn buy(
+        &self,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> Result<pb::Order, Status> {
+        self.buy_again(&new_key(), items, token).await
+    }
+
+    pub(crate) async fn buy_again(
+        &self,
+        key: &str,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> Result<pb::Order, Status> {
+        self.start_buying(key, items, token)
+            .await
+            .expect("it lives on")
+    }
+
+    /// Buys in the process; the call dies with it.
+    pub(crate) fn start_buying(
+        &self,
+        key: &str,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> JoinHandle<Result<pb::Order, Status>> {
+        let request = self.customer.ask(wish(key, items, token));
+        let mut client = self.process.client();
+        self.process.spawn(async move {
+            let answer = client.place_order(request).await?;
+            Ok(answer.into_inner().order.expect("set"))
+        })
+    }
+
+    pub(crate) async fn order(&self, order: &str) -> pb::Order {
+        let request = self.staff.ask(pb::GetOrderRequest {
+            order_id: order.to_owned(),
+        });
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.get_order(request).await });
+        let answer = answer.await.expect("it lives").expect("an order");
+        answer.into_inner().order.expect("set")
+    }
+
+    pub(crate) async fn find(&self, order: &str) -> Option<pb::Order> {
+        let request = self.staff.ask(pb::GetOrderRequest {
+            order_id: order.to_owned(),
+        });
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.get_order(request).await });
+        let answer = answer.await.expect("it lives").ok()?;
+        answer.into_inner().order
+    }
+
+    pub(crate) async fn cancel(&self, order: &str) -> Result<pb::Order, Status> {
+        self.cancel_again(&new_key(), order, "changed my mind")
+            .await
+    }
+
+    pub(crate) async fn cancel_again(
+        &self,
+        key: &str,
+        order: &str,
+        reason: &str,
+    ) -> Result<pb::Order, Status> {
+        let request = self.customer.ask(pb::CancelOrderRequest {
+            request_id: key.to_owned(),
+            fingerprint: fingerprint(reason).into(),
+            order_id: order.to_owned(),
+            reason: reason.to_owned(),
+        });
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.cancel_order(request).await });
+        let answer = answer.await.expect("it lives")?;
+        Ok(answer.into_inner().order.expect("set"))
+    }
+
+    pub(crate) async fn refund(
+        &self,
+        order: &str,
+        items: &[(&str, i64)],
+        amount: Option<i64>,
+    ) -> Result<pb::Order, Status> {
+        self.refund_again(&new_key(), order, items, amount).await
+    }
+
+    pub(crate) async fn refund_again(
+        &self,
+        key: &str,
+        order: &str,
+        items: &[(&str, i64)],
+        amount: Option<i64>,
+    ) -> Result<pb::Order, Status> {
+        let answer = self.start_refund(key, order, items, amount).await;
+        answer.expect("it lives")
+    }
+
+    pub(crate) fn start_refund(
+        &self,
+        key: &str,
+        order: &str,
+        items: &[(&str, i64)],
+        amount: Option<i64>,
+    ) -> JoinHandle<Result<pb::Order, Status>> {
+        let request = self.staff.ask(pb::RefundOrderRequest {
+            request_id: key.to_owned(),
+            fingerprint: fingerprint(&format!("{items:?} {amount:?}")).into(),
+            order_id: order.to_owned(),
+            items: lines(items),
+            amount: amount.map(yen),
+            reason: "did not fit".to_owned(),
+        });
+        let mut client = self.process.client();
+        self.process.spawn(async move {
+            let answer = client.refund_order(request).await?;
+            Ok(answer.into_inner().order.expect("set"))
+        })
+    }
+
+    /// Waits until the order is in that status, while a little time passes at each look.
+    pub(crate) async fn becomes(&self, order: &str, status: OrderStatus) -> pb::Order {
+        self.until(&format!("{order} is {status:?}"), async || {
+            let order = self.find(order).await?;
+            (order.status() == status).then_some(order)
+        })
+        .await
+    }
+
+    /// Waits until no saga is under way and no refund open.
+    pub(crate) async fn rests(&self) {
+        self.until("all sagas rest", async || {
+            (self.open_sagas().await == 0).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) async fn until<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+        let looking = async {
+            loop {
+                if let Some(seen) = look().await {
+                    return seen;
+                }
+                time::sleep(Duration::from_millis(5)).await;
+                // Waits after failures are over at some time.
+                self.clock.advance(SignedDuration::from_millis(50));
+            }
+        };
+        time::timeout(Duration::from_secs(WAIT_MAX_SECS), looking)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"))
+    }
+
+    /// The provider tells what came of the order's payment, and payments announce it.
+    pub(crate) async fn provider_says(&self, order: &str, status: PaymentStatus) {
+        self.till.provider_says(order, status);
+        let kind = match self.till.status(order) {
+            PaymentStatus::Authorized => "payment.authorized",
+            PaymentStatus::Captured => "payment.captured",
+            PaymentStatus::Failed => "payment.failed",
+            PaymentStatus::Expired => "payment.expired",
+            PaymentStatus::Voided => "payment.voided",
+            PaymentStatus::Refunded => "payment.refunded",
+            other => panic!("nobody announces {other:?}"),
+        };
+        self.hears("holdfast.payments", kind, "pay_", order).await;
+    }
+
+    /// The ledger announces that the order's hold is over, which it is by the clock.
+    pub(crate) async fn hold_expires(&self, order: &str) {
+        self.pass(HOLD_SECS + 61);
+        let id: Id<id::Order> = order.parse().expect("an order");
+        let hold = Id::<id::Hold>::new(id.uuid()).to_string();
+        self.hears("holdfast.holds", "hold.expired", &hold, order)
+            .await;
+    }
+
+    pub(crate) async fn hears(&self, topic: &str, kind: &str, key: &str, order: &str) {
+        let message = Message {
+            id: RequestId::generate().uuid(),
+            topic: topic.to_owned(),
+            key: key.to_owned(),
+            version: 1,
+            kind: kind.to_owned(),
+            at: holdfast_kernel::Clock::now(&self.clock),
+            traceparent: None,
+            data: serde_json::json!({ "purchase_id": order }),
+        };
+        for consumer in &self.process.consumers {
+            let mut tx = self.db.app().begin().await.expect("a transaction");
+            consumer.handle(&mut tx, &message).await.expect("an effect");
+            tx.commit().await.expect("committed");
+        }
+    }
+
+    pub(crate) async fn open_sagas(&self) -> i64 {
+        sqlx::query_scalar(
+            "SELECT count(*) FROM saga WHERE phase <> 'done' OR open_refunds > 0 OR due_at IS NOT NULL",
+        )
+        .fetch_one(&self.db.app())
+        .await
+        .expect("counted")
+    }
+
+    /// What was announced, oldest first: kind and version.
+    pub(crate) async fn announced(&self) -> Vec<String> {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 1_000).await.expect("the outbox");
+        pending
+            .iter()
+            .map(|message| {
+                format!(
+                    "{} v{}",
+                    message.kind.trim_start_matches("order."),
+                    message.version
+                )
+            })
+            .collect()
+    }
+
+    /// What must hold whatever happened, once nothing is under way: units and money agree with the orders.
+    pub(crate) async fn is_sound(&self) {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let facts = holdfast_orders::audit(&mut db, None, 1_000)
+            .await
+            .expect("an audit");
+        let mut sold =
+            std::collections::HashMap::from([("TSHIRT".to_owned(), 0), ("MUG".to_owned(), 0)]);
+        for fact in &facts {
+            assert!(fact.illegal_history.is_empty(), "{fact:?}");
+            let (captures, captured, refunded) = self.till.money(&fact.order.to_string());
+            assert!(captures <= 1, "captured twice: {fact:?}");
+            assert_eq!(refunded, fact.refunded.amount, "money given back: {fact:?}");
+            use holdfast_orders::Status as S;
+            let owns = matches!(fact.status, S::Confirmed | S::PartiallyRefunded);
+            let owned = if owns || fact.status == S::Refunded {
+                fact.total.amount
+            } else {
+                0
+            };
+            assert_eq!(captured, owned, "money taken: {fact:?}");
+            for (sku, bought, returned) in &fact.items {
+                if owns {
+                    *sold.entry(sku.clone()).or_default() += bought - returned;
+                }
+            }
+        }
+        for (sku, sold) in sold {
+            let pool = self.ledger.pool(&sku);
+            assert_eq!(
+                (pool.held, pool.sold),
+                (0, sold),
+                "units of {sku}: {facts:#?}"
+            );
+        }
+    }
+}
+
+impl Process {
+    async fn start(db: &TestDatabase, realm: &Realm, peers: Peers, answer_millis: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let url = db.app_url();
+        let pool = runtime.spawn(async move { database::connect(&url, 8).await });
+        let pool: PgPool = pool.await.expect("no panic").expect("connected");
+        let mut context = realm.context("orders", pool);
+        let shutdown = CancellationToken::new();
+        context.shutdown = shutdown.clone();
+        let defaults =
+            settings::Settings::load(&[holdfast_orders::DEFAULTS], None).expect("defaults");
+        let settings: Settings = defaults
+            .with("orders.answer_millis", answer_millis)
+            .with("orders.poll_millis", 5)
+            .section("orders")
+            .expect("the service's own section");
+        let service = holdfast_orders::build(settings, peers, context).expect("built");
+        for task in service.tasks {
+            runtime.spawn(task.work);
+        }
+        Self {
+            runtime: Some(runtime),
+            transport: transport::local(Door::new("orders", service.routes)),
+            consumers: service.consumers,
+            shutdown,
+        }
+    }
+
+    pub(crate) fn client(&self) -> OrdersServiceClient<Transport> {
+        OrdersServiceClient::new(self.transport.clone())
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.as_ref().expect("not killed").spawn(work)
+    }
+
+    /// As `kill -9`: nothing is finished, rolled back or told.
+    pub(crate) fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// As SIGTERM.
+    pub(crate) fn ask_to_end(&self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn new_key() -> String {
+    RequestId::generate().to_string()
+}
+
+/// The order that a key makes.
+pub(crate) fn order_of(key: &str) -> String {
+    let request: RequestId = key.parse().expect("a UUID");
+    request.makes::<id::Order>().to_string()
+}
+
+pub(crate) fn wish(key: &str, items: &[(&str, i64)], token: &str) -> pb::PlaceOrderRequest {
+    pb::PlaceOrderRequest {
+        request_id: key.to_owned(),
+        fingerprint: fingerprint(&format!("{items:?} {token}")).into(),
+        items: lines(items),
+        payment_method: Some(pb::PaymentMethodChoice {
+            choice: Some(pb::payment_method_choice::Choice::Inline(
+                pb::InlineMethod {
+                    r#type: "card".to_owned(),
+                    token: token.to_owned(),
+                },
+            )),
+        }),
+    }
+}
+
+pub(crate) fn reason(status: &Status) -> String {
+    Fault::from_status(status).reason().to_owned()
+}
+
+pub(crate) fn quote(
+    ask: &catalog::QuoteVariantsRequest,
+    price: i64,
+) -> catalog::QuoteVariantsResponse {
+    let known = |sku: &&String| ["TSHIRT", "MUG", "DOLLAR"].contains(&sku.as_str());
+    let quotes = (ask.skus.iter().filter(known))
+        .map(|sku| catalog::Quote {
+            sku: sku.clone(),
+            name: format!("A {}", sku.to_lowercase()),
+            price: Some(Money {
+                amount: price,
+                currency: if sku == "DOLLAR" { "USD" } else { "JPY" }.to_owned(),
+            }),
+        })
+        .collect();
+    catalog::QuoteVariantsResponse { quotes }
+}
+
+fn lines(items: &[(&str, i64)]) -> Vec<pb::ItemRequest> {
+    (items.iter())
+        .map(|(sku, quantity)| pb::ItemRequest {
+            sku: (*sku).to_owned(),
+            quantity: *quantity,
+        })
+        .collect()
+}
+
+fn yen(amount: i64) -> Money {
+    Money {
+        amount,
+        currency: "JPY".to_owned(),
+    }
+}
+
+/// Stands for the SHA-256 of the body: the same for the same, another for another.
+fn fingerprint(body: &str) -> Vec<u8> {
+    RequestId::derive(&[body]).uuid().as_bytes().to_vec()
+}
+
+fn peers(
+    ledger: &Arc<Ledger>,
+    till: &Arc<Till>,
+    catalog: &Arc<Catalog>,
+    users: &Arc<Users>,
+) -> Peers {
+    Peers {
+        users: UsersServiceClient::new(peer::local(
+            "users",
+            UsersServiceServer::from_arc(users.clone()),
+        )),
+        catalog: CatalogServiceClient::new(peer::local(
+            "catalog",
+            CatalogServiceServer::from_arc(catalog.clone()),
+        )),
+        inventory: InventoryServiceClient::new(peer::local(
+            "inventory",
+            InventoryServiceServer::from_arc(ledger.clone()),
+        )),
+        payments: PaymentsServiceClient::new(peer::local(
+            "payments",
+            PaymentsServiceServer::from_arc(till.clone()),
+        )),
+    }
+}
