@@ -1,5 +1,5 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
-.PHONY: demo test lint bench replay fmt packages
+.PHONY: demo test lint fmt replay bench graph packages
 
 PROFILE ?= dev
 TARGET := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
@@ -31,6 +31,10 @@ replay: packages
 bench: packages
 	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
 	target/release/examples/bench $(ARGS)
+
+# Draws the graphs of calls and messages into ARCHITECTURE.md.
+graph:
+	HOLDFAST_DRAW=1 cargo test --locked --package holdfast-tidy --test rules drawing
 
 packages:
 	@scripts/system-packages

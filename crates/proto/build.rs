@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = contracts(&root)?;
     files.sort();
     let descriptors = protox::compile(&files, [&root])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(
         out.join("holdfast_descriptor.bin"),
         descriptors.encode_to_vec(),

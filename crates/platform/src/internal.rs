@@ -82,15 +82,16 @@ pub fn record_metrics() -> PrometheusHandle {
         .clone()
 }
 
-/// Serves the three pages until `shutdown`.
+/// Serves the three pages, and those that the process adds, until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     checks: Vec<Check>,
+    more: Router,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let metrics = record_metrics();
     let upkeep = fold_samples(metrics.clone());
-    let served = axum::serve(listener, routes(checks, metrics))
+    let served = axum::serve(listener, routes(checks, metrics).merge(more))
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .into_future();
     tokio::select! {

@@ -53,9 +53,6 @@ pub struct Settings {
     pub database_url: String,
     pub owner_database_url: String,
     pub max_connections: u32,
-    pub sandbox_database_url: String,
-    pub sandbox_owner_database_url: String,
-    pub sandbox_max_connections: u32,
 }
 
 /// Builds the service over the sandbox, whose book is the schema that `sandbox` reaches. It calls nobody.

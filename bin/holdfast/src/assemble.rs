@@ -1,0 +1,359 @@
+//! The one file that knows all services: which there are, what each is built from, and who reaches whom.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, bail};
+use holdfast_kernel::Clock;
+use holdfast_platform::{
+    cluster::{Cluster, Role, Secrets},
+    database,
+    fault::Fault,
+    identity::{KeySource, PeerIdentity, PeerKey, Verifier},
+    outbox::Wake,
+    service::{Context, Service},
+    settings::Settings,
+    shutdown::Shutdown,
+    transport::{self, Door, Slot, Transport},
+};
+use holdfast_proto::{
+    auth::v1::{GetKeysRequest, auth_service_client::AuthServiceClient},
+    catalog::v1::catalog_service_client::CatalogServiceClient,
+    inventory::v1::inventory_service_client::InventoryServiceClient,
+    orders::v1::orders_service_client::OrdersServiceClient,
+    payments::v1::payments_service_client::PaymentsServiceClient,
+    users::v1::users_service_client::UsersServiceClient,
+};
+use serde::Deserialize;
+use sqlx::{PgPool, migrate::Migrator};
+use tonic::Request;
+
+/// The annotated defaults of every part.
+pub(crate) const DEFAULTS: &[&str] = &[
+    include_str!("../settings.toml"),
+    holdfast_auth::DEFAULTS,
+    holdfast_users::DEFAULTS,
+    holdfast_catalog::DEFAULTS,
+    holdfast_inventory::DEFAULTS,
+    holdfast_payments::DEFAULTS,
+    holdfast_orders::DEFAULTS,
+    holdfast_gateway::DEFAULTS,
+];
+
+/// A service, and where it keeps what it knows.
+pub(crate) struct Known {
+    /// Its name, its schema's and its settings section's.
+    pub(crate) name: &'static str,
+    /// Its gRPC port when it runs alone and nobody says otherwise; none for the gateway, which is HTTP only.
+    pub(crate) port: Option<u16>,
+    /// The schema it owns.
+    pub(crate) migrator: &'static Migrator,
+}
+
+/// Every service. The ports are those of the architecture's table.
+pub(crate) const SERVICES: &[Known] = &[
+    known("auth", Some(50051), &holdfast_auth::MIGRATOR),
+    known("users", Some(50052), &holdfast_users::MIGRATOR),
+    known("catalog", Some(50053), &holdfast_catalog::MIGRATOR),
+    known("payments", Some(50058), &holdfast_payments::MIGRATOR),
+    known("inventory", Some(50059), &holdfast_inventory::MIGRATOR),
+    known("orders", Some(50060), &holdfast_orders::MIGRATOR),
+    known("gateway", None, &holdfast_gateway::MIGRATOR),
+];
+
+/// The schema in which the sandbox keeps what a provider of payments would; it belongs to no service.
+pub(crate) const SANDBOX: Known = known("sandbox", None, &holdfast_payments::SANDBOX_MIGRATOR);
+
+const fn known(name: &'static str, port: Option<u16>, migrator: &'static Migrator) -> Known {
+    Known {
+        name,
+        port,
+        migrator,
+    }
+}
+
+/// Every point at which a test may make the process fail.
+pub(crate) fn failpoints() -> impl Iterator<Item = &'static str> {
+    [holdfast_orders::FAILPOINTS, holdfast_payments::FAILPOINTS]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// What all services of a process stand on.
+pub(crate) struct Ground<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) databases: &'a Databases,
+    pub(crate) secrets: Secrets,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ledger_offset: holdfast_platform::clock::LedgerOffset,
+    pub(crate) shutdown: &'a Shutdown,
+}
+
+/// Where each schema lies: at the URL that the settings name, or in the embedded cluster.
+pub(crate) struct Databases {
+    pub(crate) settings: Settings,
+    pub(crate) cluster: Option<Cluster>,
+}
+
+/// What every section that has a database says of it; the section's owner reads the rest.
+#[derive(Deserialize)]
+struct Place {
+    database_url: String,
+    owner_database_url: String,
+    max_connections: u32,
+}
+
+impl Databases {
+    /// Whether the schema of that name lies in the embedded cluster.
+    pub(crate) fn is_embedded(settings: &Settings, schema: &str) -> anyhow::Result<bool> {
+        Ok(settings.section::<Place>(schema)?.database_url.is_empty())
+    }
+
+    /// The URL of a schema under one of its roles.
+    pub(crate) fn url(&self, schema: &'static str, role: Role) -> anyhow::Result<String> {
+        let place: Place = self.settings.section(schema)?;
+        let (key, given) = match role {
+            Role::App => ("database_url", place.database_url),
+            Role::Owner => ("owner_database_url", place.owner_database_url),
+        };
+        match &self.cluster {
+            _ if !given.is_empty() => Ok(given),
+            Some(cluster) => Ok(cluster.url(schema, role)),
+            None => bail!("setting {schema}.{key} is empty and there is no embedded cluster"),
+        }
+    }
+
+    /// A pool in a schema, as its run-time role.
+    pub(crate) async fn connect(&self, schema: &'static str) -> anyhow::Result<PgPool> {
+        let place: Place = self.settings.section(schema)?;
+        let url = self.url(schema, Role::App)?;
+        database::connect(&url, place.max_connections)
+            .await
+            .with_context(|| format!("database of {schema}"))
+    }
+}
+
+/// The services of this process, built and not yet started.
+pub(crate) struct Assembly {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) public: Option<Public>,
+    /// Verifies who calls, for the doors that are the process's own.
+    pub(crate) verifier: Verifier,
+    /// The doors of the services, for callers in other processes.
+    pub(crate) doors: Vec<Door>,
+}
+
+/// The public door, and how many clients may stand at it.
+pub(crate) struct Public {
+    pub(crate) door: holdfast_gateway::Door,
+    pub(crate) max_connections: usize,
+}
+
+/// A service with what its messages need.
+pub(crate) struct Part {
+    pub(crate) service: Service,
+    pub(crate) database: PgPool,
+    pub(crate) wake: Wake,
+}
+
+/// Builds the services of these names, and leads each of their peers to this process or to where the settings say.
+pub(crate) async fn assemble(
+    names: &BTreeSet<&str>,
+    ground: &Ground<'_>,
+) -> anyhow::Result<Assembly> {
+    let peers = Directory::default();
+    let verifier = verifier(&peers, ground)?;
+    let mut parts = Vec::new();
+    let mut public = None;
+    for known in SERVICES.iter().filter(|known| names.contains(known.name)) {
+        let context = context(known.name, &verifier, ground).await?;
+        let (database, wake) = (context.database.clone(), context.wake.clone());
+        let peer = |name: &'static str| peers.transport(known.name, name);
+        let service = match known.name {
+            "gateway" => {
+                let peers = holdfast_gateway::Peers {
+                    auth: AuthServiceClient::new(peer("auth")),
+                    users: UsersServiceClient::new(peer("users")),
+                    catalog: CatalogServiceClient::new(peer("catalog")),
+                    inventory: InventoryServiceClient::new(peer("inventory")),
+                    orders: OrdersServiceClient::new(peer("orders")),
+                    payments: PaymentsServiceClient::new(peer("payments")),
+                };
+                let settings: holdfast_gateway::Settings = ground.settings.section("gateway")?;
+                public = Some(Public {
+                    door: holdfast_gateway::build(&settings, peers, context)?,
+                    max_connections: settings.max_client_connections,
+                });
+                continue;
+            }
+            "auth" => {
+                let peers = holdfast_auth::Peers {
+                    users: UsersServiceClient::new(peer("users")),
+                };
+                holdfast_auth::build(ground.settings.section("auth")?, peers, context).await?
+            }
+            "users" => holdfast_users::build(context)?,
+            "catalog" => {
+                let peers = holdfast_catalog::Peers {
+                    inventory: InventoryServiceClient::new(peer("inventory")),
+                };
+                holdfast_catalog::build(peers, context)?
+            }
+            "payments" => {
+                let sandbox = ground.databases.connect(SANDBOX.name).await?;
+                holdfast_payments::build(sandbox, context)?
+            }
+            "inventory" => {
+                let mut settings: holdfast_inventory::Settings =
+                    ground.settings.section("inventory")?;
+                settings.database_url = ground.databases.url("inventory", Role::App)?;
+                let reading = holdfast_inventory::read_time(ground.ledger_offset.clone());
+                holdfast_inventory::build(&settings, reading, context)?
+            }
+            "orders" => {
+                let peers = holdfast_orders::Peers {
+                    users: UsersServiceClient::new(peer("users")),
+                    catalog: CatalogServiceClient::new(peer("catalog")),
+                    inventory: InventoryServiceClient::new(peer("inventory")),
+                    payments: PaymentsServiceClient::new(peer("payments")),
+                };
+                let settings = ground.settings.section("orders")?;
+                holdfast_orders::build(settings, peers, context)?
+            }
+            other => unreachable!("{other} is in the table and has no recipe"),
+        };
+        parts.push(Part {
+            service,
+            database,
+            wake,
+        });
+    }
+    let doors: Vec<Door> = parts
+        .iter()
+        .map(|part| Door::new(part.service.name, part.service.routes.clone()))
+        .collect();
+    peers.lead(&doors, ground.settings)?;
+    Ok(Assembly {
+        parts,
+        public,
+        verifier,
+        doors,
+    })
+}
+
+/// What makes accounts beside the door, for the owner of the machine: auth's own hand, and users to keep the profiles.
+pub(crate) async fn operator(ground: &Ground<'_>) -> anyhow::Result<holdfast_auth::Operator> {
+    let peers = Directory::default();
+    let verifier = verifier(&peers, ground)?;
+    let users = context("users", &verifier, ground).await?;
+    let users = holdfast_users::build(users)?;
+    let users = transport::local(Door::new("users", users.routes));
+    let peers = holdfast_auth::Peers {
+        users: UsersServiceClient::new(users),
+    };
+    let context = context("auth", &verifier, ground).await?;
+    let settings = ground.settings.section("auth")?;
+    Ok(holdfast_auth::Operator::open(&settings, peers, context).await?)
+}
+
+async fn context(
+    service: &'static str,
+    verifier: &Verifier,
+    ground: &Ground<'_>,
+) -> anyhow::Result<Context> {
+    Ok(Context {
+        database: ground.databases.connect(service).await?,
+        clock: ground.clock.clone(),
+        verifier: verifier.clone(),
+        identity: identity(service, ground),
+        secrets: ground.secrets.clone(),
+        wake: Wake::default(),
+        shutdown: ground.shutdown.workers(),
+    })
+}
+
+/// Slots for peers that are found once everything here is built, and who asked for them.
+#[derive(Default)]
+struct Directory(Mutex<BTreeMap<&'static str, Wanted>>);
+
+struct Wanted {
+    slot: Slot,
+    by: BTreeSet<&'static str>,
+}
+
+impl Directory {
+    fn transport(&self, caller: &'static str, peer: &'static str) -> Transport {
+        let mut wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = wanted.entry(peer).or_insert_with(|| Wanted {
+            slot: Slot::new(peer),
+            by: BTreeSet::new(),
+        });
+        entry.by.insert(caller);
+        entry.slot.transport()
+    }
+
+    fn lead(&self, doors: &[Door], settings: &Settings) -> anyhow::Result<()> {
+        let addresses: BTreeMap<String, String> = settings.section("peers")?;
+        let wanted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (peer, Wanted { slot, by }) in wanted.iter() {
+            let here = doors.iter().find(|door| door.name() == *peer);
+            let elsewhere = addresses.get(*peer).filter(|url| !url.is_empty());
+            match (here, elsewhere) {
+                (Some(door), _) => slot.fill_local(door.clone()),
+                (None, Some(url)) => slot.fill_remote(transport::channel(peer, url)?),
+                (None, None) => {
+                    let by = by.iter().copied().collect::<Vec<_>>().join(", ");
+                    bail!(
+                        "{by} needs {peer}, which is neither here nor anywhere: run it here \
+                         (`holdfast serve … {peer}`) or say where it runs (`--peer {peer}=http://host:port`)"
+                    )
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentitySettings {
+    issuer: String,
+    audience: String,
+    #[expect(
+        dead_code,
+        reason = "read before the services are built; named here so that the section is whole"
+    )]
+    cluster_secret: String,
+}
+
+fn verifier(peers: &Directory, ground: &Ground<'_>) -> anyhow::Result<Verifier> {
+    let settings: IdentitySettings = ground.settings.section("identity")?;
+    let auth = AuthServiceClient::new(peers.transport("every service", "auth"));
+    let source: KeySource = Arc::new(move || {
+        let mut auth = auth.clone();
+        Box::pin(async move {
+            let answer = auth.get_keys(Request::new(GetKeysRequest {})).await;
+            answer
+                .map(|keys| keys.into_inner().jwks)
+                .map_err(|status| Fault::from_status(&status))
+        })
+    });
+    Ok(Verifier::new(
+        settings.issuer,
+        settings.audience,
+        peer_key(&ground.secrets),
+        ground.clock.clone(),
+        source,
+    ))
+}
+
+fn identity(service: &'static str, ground: &Ground<'_>) -> PeerIdentity {
+    PeerIdentity::new(service, peer_key(&ground.secrets), ground.clock.clone())
+}
+
+fn peer_key(secrets: &Secrets) -> PeerKey {
+    PeerKey::new(&secrets.key("peer identity"))
+}

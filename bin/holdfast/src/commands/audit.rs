@@ -1,0 +1,284 @@
+//! Proves from the books alone that nothing was sold twice and no money lost its purchase.
+//!
+//! Each service audits its own books; what only two books together can tell is told here: money and orders, our word
+//! and the provider's. What is still under way is judged when it ends.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Instant};
+
+use holdfast_orders::{OrderFact, Status};
+use holdfast_payments::{PaymentFact, sandbox::BookFact};
+use holdfast_platform::{cluster::Cluster, database, settings::Settings};
+use serde::Serialize;
+
+use crate::{
+    assemble::{Databases, SANDBOX},
+    home::{self, Home},
+};
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    pools: u64,
+    movements: u64,
+    holds: u64,
+    orders: usize,
+    payments: usize,
+    /// Orders and payments under way, judged when they end.
+    open: usize,
+    seconds: f64,
+    findings: Vec<Finding>,
+}
+
+/// Something that must not be.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// Which book, or which two.
+    book: &'static str,
+    /// The thing it is about.
+    about: String,
+    /// What is, and what should be.
+    text: String,
+}
+
+/// Exit code when the audit could not be carried out.
+const COULD_NOT_RUN: u8 = 2;
+const SLICE_ORDERS: u16 = 1_000;
+
+/// Ends with 0 when the books are clean, 1 with findings, 2 when it could not run; server up or down.
+pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
+    match audit(settings).await {
+        Ok(report) => {
+            tell(&report, args)?;
+            let clean = report.findings.is_empty();
+            Ok(if clean {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Err(error) => {
+            tracing::error!("the audit could not run: {error:#}");
+            Ok(ExitCode::from(COULD_NOT_RUN))
+        }
+    }
+}
+
+async fn audit(settings: &Settings) -> anyhow::Result<Report> {
+    let home = Home::find(&settings.section("process")?)?;
+    let cluster = if Databases::is_embedded(settings, "inventory")? {
+        Some(Cluster::attach(home.folder(), &home::cluster_settings(settings)?).await?)
+    } else {
+        None
+    };
+    let databases = Databases {
+        settings: settings.clone(),
+        cluster,
+    };
+    let report = read_books(&databases).await;
+    if let Some(cluster) = databases.cluster {
+        cluster.stop().await;
+    }
+    report
+}
+
+async fn read_books(databases: &Databases) -> anyhow::Result<Report> {
+    let began = Instant::now();
+    let mut report = Report::default();
+
+    // Orders before payments: what a saga moves on meanwhile is then seen as open or as done, never as lost.
+    let orders = orders(databases).await?;
+    let pool = databases.connect("payments").await?;
+    let payments = holdfast_payments::audit(&mut *database::acquire(&pool).await?).await?;
+    let pool = databases.connect(SANDBOX.name).await?;
+    let book = holdfast_payments::sandbox::audit(&mut *database::acquire(&pool).await?).await?;
+
+    report.orders = orders.len();
+    report.payments = payments.len();
+    report.open = orders.iter().filter(|order| order.is_open).count();
+    compare(&orders, &payments, &mut report.findings);
+    compare_with_provider(&payments, &book, &mut report.findings);
+    report.seconds = began.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+async fn orders(databases: &Databases) -> anyhow::Result<Vec<OrderFact>> {
+    let pool = databases.connect("orders").await?;
+    let mut db = database::acquire(&pool).await?;
+    let mut orders: Vec<OrderFact> = Vec::new();
+    loop {
+        let after = orders.last().map(|order| order.order);
+        let slice = holdfast_orders::audit(&mut db, after, SLICE_ORDERS).await?;
+        if slice.is_empty() {
+            return Ok(orders);
+        }
+        orders.extend(slice);
+    }
+}
+
+/// Holds orders and payments against each other.
+fn compare(orders: &[OrderFact], payments: &[PaymentFact], findings: &mut Vec<Finding>) {
+    let mut of_purchase: BTreeMap<&str, Vec<&PaymentFact>> = BTreeMap::new();
+    for payment in payments {
+        of_purchase
+            .entry(&payment.purchase)
+            .or_default()
+            .push(payment);
+    }
+    for order in orders {
+        let id = order.order.to_string();
+        let paid = of_purchase.remove(id.as_str()).unwrap_or_default();
+        let mut find = |text: String| {
+            findings.push(Finding {
+                book: "orders and payments",
+                about: id.clone(),
+                text,
+            });
+        };
+        for text in &order.illegal_history {
+            find(format!("illegal history: {text}"));
+        }
+        if paid.len() > 1 {
+            find(format!("{} payments, wanted at most one", paid.len()));
+        }
+        if order.is_open {
+            continue;
+        }
+        let captured: i64 = paid.iter().map(|payment| payment.captured).sum();
+        let back: i64 = paid
+            .iter()
+            .map(|payment| payment.refunded + payment.refunding)
+            .sum();
+        let (total, refunded) = (order.total.amount, order.refunded.amount);
+        if is_sold(order.status) {
+            if captured != total {
+                find(format!(
+                    "{} with {captured} captured, wanted {total}",
+                    order.status
+                ));
+            }
+            if back != refunded {
+                find(format!(
+                    "{refunded} refunded by the order, {back} by its payment"
+                ));
+            }
+        } else if captured != back {
+            find(format!(
+                "{} with {} of the customer's money",
+                order.status,
+                captured - back
+            ));
+        }
+    }
+    for (purchase, payments) in of_purchase {
+        for payment in payments
+            .iter()
+            .filter(|payment| payment.captured > payment.refunded + payment.refunding)
+        {
+            findings.push(Finding {
+                book: "orders and payments",
+                about: payment.payment.to_string(),
+                text: format!(
+                    "captured {} for {purchase}, which does not exist",
+                    payment.captured
+                ),
+            });
+        }
+    }
+}
+
+/// Whether the customer got what the order says, and we keep the money that was not refunded.
+fn is_sold(status: Status) -> bool {
+    match status {
+        Status::Confirmed
+        | Status::Shipped
+        | Status::Delivered
+        | Status::PartiallyRefunded
+        | Status::Refunded => true,
+        Status::Pending
+        | Status::AwaitingPayment
+        | Status::Paid
+        | Status::Cancelled
+        | Status::PaymentFailed
+        | Status::Expired
+        | Status::NeedsAttention => false,
+    }
+}
+
+/// Holds our word against the provider's.
+fn compare_with_provider(payments: &[PaymentFact], book: &[BookFact], findings: &mut Vec<Finding>) {
+    let mut book: BTreeMap<_, _> = book.iter().map(|fact| (fact.payment, fact)).collect();
+    let mut find = |about: String, text: String| {
+        findings.push(Finding {
+            book: "payments and provider",
+            about,
+            text,
+        });
+    };
+    for payment in payments {
+        let theirs = book.remove(&payment.payment);
+        let (captures, captured, refunded) = theirs.map_or((0, 0, 0), |fact| {
+            (fact.captures, fact.captured, fact.refunded)
+        });
+        let about = payment.payment.to_string();
+        if captures > 1 {
+            find(about.clone(), format!("charged {captures} times"));
+        }
+        // Asked and not answered yet: the provider may be ahead of us.
+        if matches!(payment.status.as_str(), "processing" | "refund_pending") {
+            continue;
+        }
+        if (captured, refunded) != (payment.captured, payment.refunded) {
+            find(
+                about,
+                format!(
+                    "{} captured and {} refunded, the provider says {captured} and {refunded}",
+                    payment.captured, payment.refunded
+                ),
+            );
+        }
+    }
+    for (payment, fact) in book
+        .into_iter()
+        .filter(|(_, fact)| fact.captured > fact.refunded)
+    {
+        find(
+            payment.to_string(),
+            format!(
+                "the provider has {} that no payment owns",
+                fact.captured - fact.refunded
+            ),
+        );
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the report is the command's answer")]
+fn tell(report: &Report, args: &Args) -> anyhow::Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    println!(
+        "{} pools, {} movements, {} holds, {} orders ({} under way), {} payments read in {:.1} s",
+        report.pools,
+        report.movements,
+        report.holds,
+        report.orders,
+        report.open,
+        report.payments,
+        report.seconds
+    );
+    for finding in &report.findings {
+        println!("{}: {}: {}", finding.book, finding.about, finding.text);
+    }
+    if report.findings.is_empty() {
+        println!("clean: nothing sold twice, no money without its purchase");
+    }
+    Ok(())
+}

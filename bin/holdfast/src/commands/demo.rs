@@ -1,0 +1,218 @@
+//! Starts a server, seeds a shop, buys through the public API, shows what happened and that the books are clean, and
+//! goes on serving.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow, bail};
+use holdfast_kernel::RequestId;
+use holdfast_platform::{identity::Role, settings::Settings};
+use serde_json::{Value, json};
+
+use super::{audit, seed, serve, token};
+use crate::{
+    client::{Client, ClientError, Problem},
+    process::Process,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// End after the purchases instead of serving on
+    #[arg(long)]
+    exit: bool,
+    /// Address of the public HTTP door
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+/// The accounts one can log in with afterwards.
+const LOGINS: [(&str, &str, Role); 3] = [
+    ("customer@holdfast.example", "Hanako, who buys", Role::User),
+    (
+        "staff@holdfast.example",
+        "Kenji, who runs the shop",
+        Role::Staff,
+    ),
+    (
+        "admin@holdfast.example",
+        "Aiko, who may do everything",
+        Role::Admin,
+    ),
+];
+
+/// An account that was logged in to.
+struct Login {
+    email: &'static str,
+    password: String,
+    client: Client,
+}
+
+pub(crate) async fn run(settings: Settings, args: Args) -> anyhow::Result<ExitCode> {
+    let settings = match &args.listen {
+        Some(address) => settings.with("process.listen", address),
+        None => settings,
+    };
+    let process = Process::start(settings.clone(), &serve::all()).await?;
+    let url = process
+        .ready
+        .url
+        .clone()
+        .context("a process with the gateway has a public door")?;
+    let shown = show(&settings, &url).await;
+    if args.exit || shown.is_err() {
+        process.stop().await?;
+        return shown;
+    }
+    say(&format!("\nServing on {url} until Ctrl-C."));
+    process.run().await?;
+    shown
+}
+
+async fn show(settings: &Settings, url: &str) -> anyhow::Result<ExitCode> {
+    let [customer, staff, admin] = logins(settings, url).await?;
+    let count = seed::seed(&admin.client).await?;
+    say(&format!(
+        "Holdfast runs on {url} and sells {count} products.\n"
+    ));
+    buy(&customer.client, &staff.client).await?;
+    say("\nThe books:");
+    let code = audit::run(settings, &audit::Args::default()).await?;
+    say("\nLog in as:");
+    for login in [customer, staff, admin] {
+        say(&format!("  {:<28} {}", login.email, login.password));
+    }
+    Ok(code)
+}
+
+/// Makes the accounts, or gives them new passwords, and logs in to each.
+async fn logins(settings: &Settings, url: &str) -> anyhow::Result<[Login; 3]> {
+    let passwords = LOGINS.map(|_| RequestId::generate().to_string());
+    token::with_operator(settings, async |operator| {
+        for ((email, name, role), password) in LOGINS.iter().zip(&passwords) {
+            operator
+                .ensure_account(email, password, name, *role)
+                .await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let nobody = Client::new(url);
+    let mut logins = Vec::new();
+    for ((email, _, _), password) in LOGINS.into_iter().zip(passwords) {
+        let body = json!({"email": email, "password": password});
+        let answer = nobody
+            .post("/v1/users/login", &RequestId::generate(), &body)
+            .await?;
+        let access = answer["access_token"]
+            .as_str()
+            .context("a login answers an access token")?;
+        logins.push(Login {
+            email,
+            client: nobody.with_token(access),
+            password,
+        });
+    }
+    logins
+        .try_into()
+        .map_err(|_| anyhow!("three accounts make three logins"))
+}
+
+/// One purchase of each outcome: confirmed, sold out, declined, refunded.
+async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<()> {
+    let (sku, name, available) = something_to_buy(customer).await?;
+
+    let order = place(customer, &sku, 2, "sandbox_ok").await?;
+    say(&format!(
+        "bought     2 × {name} for {}: order {} is {}; {available} were left, now {}",
+        money(&order["total"]),
+        order["id"].as_str().unwrap_or_default(),
+        order["status"].as_str().unwrap_or_default(),
+        left(customer, &sku).await?,
+    ));
+
+    let wanted = left(customer, &sku).await? + 1;
+    let refusal = refused(place(customer, &sku, wanted, "sandbox_ok").await)?;
+    say(&format!(
+        "sold out   {wanted} × {name}: {}; {} are still left",
+        refusal,
+        left(customer, &sku).await?
+    ));
+
+    let refusal = refused(place(customer, &sku, 1, "sandbox_declined").await)?;
+    say(&format!(
+        "declined   1 × {name}: {}; {} are still left",
+        refusal,
+        left(customer, &sku).await?
+    ));
+
+    let id = order["id"].as_str().unwrap_or_default();
+    let body = json!({"reason": "a change of mind"});
+    let refunded = staff
+        .post(
+            &format!("/v1/orders/{id}/refunds"),
+            &RequestId::generate(),
+            &body,
+        )
+        .await?;
+    say(&format!(
+        "refunded   order {id} is {}; {} are left again",
+        refunded["status"].as_str().unwrap_or_default(),
+        left(customer, &sku).await?,
+    ));
+    Ok(())
+}
+
+/// The first variant on sale that there are at least three of: its SKU, its name, how many.
+async fn something_to_buy(customer: &Client) -> anyhow::Result<(String, String, i64)> {
+    let products = customer.get("/v1/products?limit=100").await?;
+    for product in products["data"].as_array().into_iter().flatten() {
+        for variant in product["variants"].as_array().into_iter().flatten() {
+            let available = variant["available"].as_i64().unwrap_or_default();
+            if let (Some(sku), Some(name)) = (variant["sku"].as_str(), product["name"].as_str())
+                && available >= 3
+            {
+                return Ok((sku.to_owned(), name.to_owned(), available));
+            }
+        }
+    }
+    bail!("the shop is sold out; start with another --data-dir")
+}
+
+async fn place(
+    client: &Client,
+    sku: &str,
+    quantity: i64,
+    card: &str,
+) -> Result<Value, ClientError> {
+    let body = json!({
+        "items": [{"sku": sku, "quantity": quantity}],
+        "payment_method": {"type": "card", "token": card},
+    });
+    client
+        .post("/v1/orders", &RequestId::generate(), &body)
+        .await
+}
+
+async fn left(client: &Client, sku: &str) -> anyhow::Result<i64> {
+    let pool = client.get(&format!("/v1/inventory/{sku}")).await?;
+    pool["available"]
+        .as_i64()
+        .context("a pool tells how much of it is available")
+}
+
+fn refused(answer: Result<Value, ClientError>) -> anyhow::Result<Box<Problem>> {
+    match answer {
+        Err(ClientError::Refused(problem)) => Ok(problem),
+        Err(error) => Err(error.into()),
+        Ok(order) => bail!("expected a refusal, got {order}"),
+    }
+}
+
+fn money(value: &Value) -> String {
+    serde_json::from_value::<holdfast_kernel::Money>(value.clone())
+        .map_or_else(|_| value.to_string(), |money| money.to_string())
+}
+
+#[expect(clippy::print_stdout, reason = "a demonstration talks")]
+fn say(line: &str) {
+    println!("{line}");
+}

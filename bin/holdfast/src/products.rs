@@ -1,0 +1,283 @@
+//! A product file: `sku,product,name,description,category,options,price,currency,stock,image`, one variant a row.
+//!
+//! The whole file is checked before anything is written, and every row that cannot be taken is named. Rows of the same
+//! `product` are its variants. Then all products are written as drafts with their stock, and published at the end, under
+//! keys made of the file's content: killed halfway, the same command completes it and repeats nothing.
+
+use std::{collections::BTreeMap, fmt};
+
+use holdfast_kernel::{Currency, Money, RequestId, Sku};
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::client::{Client, ClientError};
+
+/// Most faults of a file that are told at once.
+const FAULTS_MAX_SHOWN: usize = 20;
+const COLUMNS: [&str; 10] = [
+    "sku",
+    "product",
+    "name",
+    "description",
+    "category",
+    "options",
+    "price",
+    "currency",
+    "stock",
+    "image",
+];
+
+/// A product file that was read and found good.
+#[derive(Debug)]
+pub struct ProductFile {
+    /// SHA-256 of the content, hexadecimal: what the requests' keys are made of.
+    digest: String,
+    products: Vec<Product>,
+}
+
+#[derive(Debug)]
+struct Product {
+    row: usize,
+    name: String,
+    description: String,
+    category: String,
+    currency: Currency,
+    images: Vec<String>,
+    variants: Vec<Value>,
+}
+
+/// Everything that is wrong with a product file.
+#[derive(Debug, thiserror::Error)]
+pub struct FileFaults(Vec<RowFault>);
+
+/// What is wrong with one row; rows count from 2, for the first one holds the names.
+#[derive(Debug)]
+pub struct RowFault {
+    row: usize,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    sku: String,
+    product: String,
+    name: String,
+    description: String,
+    category: String,
+    options: String,
+    price: String,
+    currency: String,
+    stock: String,
+    image: String,
+}
+
+impl fmt::Display for FileFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} rows cannot be taken, nothing was written",
+            self.0.len()
+        )?;
+        for fault in self.0.iter().take(FAULTS_MAX_SHOWN) {
+            write!(f, "\n  row {}: {}", fault.row, fault.text)?;
+        }
+        if self.0.len() > FAULTS_MAX_SHOWN {
+            write!(f, "\n  and {} more", self.0.len() - FAULTS_MAX_SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl ProductFile {
+    /// Reads and checks a whole file.
+    pub fn read(content: &[u8]) -> Result<Self, FileFaults> {
+        let mut faults = Vec::new();
+        let mut products: Vec<Product> = Vec::new();
+        let mut by_name: BTreeMap<String, usize> = BTreeMap::new();
+        let mut row_of_sku: BTreeMap<Sku, usize> = BTreeMap::new();
+        let mut reader = csv::Reader::from_reader(content);
+        if let Ok(header) = reader.headers()
+            && header.iter().ne(COLUMNS)
+        {
+            let text = format!(
+                "the first row is {:?}, wanted {}",
+                header.iter().collect::<Vec<_>>().join(","),
+                COLUMNS.join(",")
+            );
+            return Err(FileFaults(vec![RowFault { row: 1, text }]));
+        }
+        for (at, record) in reader.deserialize::<Row>().enumerate() {
+            let row = at + 2;
+            let mut refuse = |text: String| faults.push(RowFault { row, text });
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    refuse(error.to_string());
+                    continue;
+                }
+            };
+            let (sku, currency, variant) = match read_variant(&record) {
+                Ok(variant) => variant,
+                Err(text) => {
+                    refuse(text);
+                    continue;
+                }
+            };
+            if let Some(first) = row_of_sku.insert(sku.clone(), row) {
+                refuse(format!("sku {sku} stands in row {first} already"));
+                continue;
+            }
+            match by_name.get(&record.product) {
+                Some(&place) if products[place].currency != currency => refuse(format!(
+                    "currency is {currency}, that of {:?} in row {} is {}",
+                    record.product, products[place].row, products[place].currency
+                )),
+                Some(&place) => products[place].variants.push(variant),
+                None => {
+                    by_name.insert(record.product.clone(), products.len());
+                    products.push(Product {
+                        row,
+                        name: record.product,
+                        description: record.description,
+                        category: record.category,
+                        currency,
+                        images: Some(record.image)
+                            .into_iter()
+                            .filter(|image| !image.is_empty())
+                            .collect(),
+                        variants: vec![variant],
+                    });
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(FileFaults(faults));
+        }
+        let digest = Sha256::digest(content);
+        Ok(Self {
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            products,
+        })
+    }
+
+    /// Products in the file.
+    pub fn len(&self) -> usize {
+        self.products.len()
+    }
+
+    /// Whether the file holds no product at all.
+    pub fn is_empty(&self) -> bool {
+        self.products.is_empty()
+    }
+
+    /// Writes every product as a draft with its stock, then publishes them all. Ticks twice a product.
+    pub async fn import(&self, admin: &Client, progress: &ProgressBar) -> Result<(), ClientError> {
+        let mut ids = Vec::with_capacity(self.products.len());
+        for product in &self.products {
+            let key =
+                RequestId::derive(&["import products", &self.digest, &product.row.to_string()]);
+            let body = json!({
+                "name": product.name,
+                "description": product.description,
+                "category": product.category,
+                "currency": product.currency,
+                "images": product.images,
+                "variants": product.variants,
+                "status": "draft",
+            });
+            let made = admin.post("/v1/products", &key, &body).await?;
+            ids.push(made["id"].as_str().unwrap_or_default().to_owned());
+            progress.inc(1);
+        }
+        for id in ids {
+            let publish = json!({"status": "published"});
+            admin.patch(&format!("/v1/products/{id}"), &publish).await?;
+            progress.inc(1);
+        }
+        Ok(())
+    }
+}
+
+fn read_variant(row: &Row) -> Result<(Sku, Currency, Value), String> {
+    if row.product.trim().is_empty() {
+        return Err("product is empty".to_owned());
+    }
+    let sku: Sku = row.sku.parse().map_err(|error| format!("sku: {error}"))?;
+    let currency: Currency = row
+        .currency
+        .parse()
+        .map_err(|error| format!("currency: {error}"))?;
+    let price =
+        Money::parse_major(&row.price, currency).map_err(|error| format!("price: {error}"))?;
+    let stock: u32 = row
+        .stock
+        .parse()
+        .map_err(|_| format!("stock: {:?} is not a number from 0 on", row.stock))?;
+    let options = read_options(&row.options)?;
+    let variant = json!({
+        "sku": sku,
+        "name": row.name,
+        "options": options,
+        "price": price,
+        "stock": stock,
+    });
+    Ok((sku, currency, variant))
+}
+
+fn read_options(text: &str) -> Result<BTreeMap<String, String>, String> {
+    text.split(';')
+        .filter(|option| !option.is_empty())
+        .map(|option| match option.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                Ok((name.to_owned(), value.to_owned()))
+            }
+            _ => Err(format!("options: {option:?} is not of the form size=M")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str =
+        "sku,product,name,description,category,options,price,currency,stock,image\n";
+
+    #[test]
+    fn rows_of_one_product_become_its_variants() {
+        let text = format!(
+            "{HEADER}A-S,Shirt,S,,clothing,size=S,12.50,GBP,3,\nA-M,Shirt,M,,clothing,size=M;color=Red,13,GBP,4,\n"
+        );
+        let file = ProductFile::read(text.as_bytes()).expect("a good file");
+        assert_eq!(file.len(), 1);
+        let variants = &file.products[0].variants;
+        assert_eq!(variants[0]["price"]["amount"], 1250);
+        assert_eq!(variants[1]["options"]["color"], "Red");
+    }
+
+    #[test]
+    fn every_bad_row_is_named_and_none_hides_another() {
+        let rows = [
+            "a,Shirt,S,,c,,1,GBP,3,",
+            "A,Shirt,S,,c,,1.234,GBP,3,",
+            "B,Shirt,S,,c,,1,GBP,-3,",
+            "C,Shirt,S,,c,size,1,GBP,3,",
+            "D,Shirt,S,,c,,1,GBP,3,",
+            "D,Shirt,S,,c,,1,GBP,3,",
+            "E,Shirt,S,,c,,1,JPY,3,",
+            "F,,S,,c,,1,GBP,3,",
+        ];
+        let text = format!("{HEADER}{}\n", rows.join("\n"));
+        let faults = ProductFile::read(text.as_bytes()).expect_err("bad rows").0;
+        let told: Vec<usize> = faults.iter().map(|fault| fault.row).collect();
+        assert_eq!(told, [2, 3, 4, 5, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_file_with_other_columns_is_refused_by_its_first_row() {
+        let refused = ProductFile::read(b"sku,name\nA,Shirt\n").expect_err("other columns");
+        assert!(refused.to_string().contains("row 1"), "{refused}");
+    }
+}

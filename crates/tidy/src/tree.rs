@@ -1,0 +1,80 @@
+//! The checkout as text: its files, and what the rules want to know of them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A file of the checkout.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Relative to the checkout, with forward slashes.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
+const SKIPPED_FOLDERS: [&str; 4] = ["target", ".git", "node_modules", ".holdfast"];
+
+/// The root of the checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("this crate lies two folders deep")
+        .to_owned()
+}
+
+/// Every text file under a folder of the checkout, in order of their paths.
+pub fn files(folder: &str) -> Vec<File> {
+    let root = root();
+    let mut found = Vec::new();
+    walk(&root.join(folder), &root, &mut found);
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found
+}
+
+/// Names of the folders directly under a folder of the checkout, in order.
+pub fn folders(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("the folder is part of the layout");
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// One file of the checkout.
+pub fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The text of string literals in Rust source, comments left out.
+pub fn literals(source: &str) -> Vec<String> {
+    source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn walk(folder: &Path, root: &Path, found: &mut Vec<File>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !SKIPPED_FOLDERS.contains(&name.as_str()) {
+                walk(&path, root, found);
+            }
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let path = path.strip_prefix(root).expect("found below the root");
+            found.push(File {
+                path: path.to_string_lossy().into_owned(),
+                text,
+            });
+        }
+    }
+}
