@@ -187,11 +187,7 @@ impl Consumer {
     }
 
     /// Lets one message take effect, if its type is listened to.
-    pub async fn handle(
-        &self,
-        conn: &mut PgConnection,
-        message: &Message,
-    ) -> Result<(), Handling> {
+    pub async fn handle(&self, conn: &mut PgConnection, message: &Message) -> Result<(), Handling> {
         if !self.listens_to(message) {
             return Ok(());
         }

@@ -887,7 +887,7 @@ mod log {
             envelope: message.to_envelope(),
         };
         here.append(SERVICE, &[outgoing]).await.expect("appended");
-        tokio::time::timeout(std::time::Duration::from_secs(10), woken.changed())
+        tokio::time::timeout(std::time::Duration::from_secs(30), woken.changed())
             .await
             .expect("in time")
             .expect("still listening");

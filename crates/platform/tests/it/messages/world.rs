@@ -22,7 +22,7 @@ use holdfast_platform::{
     wakeup::Wakeups,
 };
 use holdfast_testkit::TestDatabase;
-use sqlx::{PgConnection, PgPool, migrate::Migrator};
+use sqlx::{PgConnection, PgPool, migrate::Migrator, postgres::PgPoolOptions};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
@@ -46,8 +46,8 @@ pub(crate) const SERVICE: &str = "things";
 pub(crate) const CONSUMER: &str = "things.recorder";
 
 static MIGRATOR: Migrator = sqlx::migrate!("tests/it/messages/migrations");
-const BUS_MAX_CONNECTIONS: u32 = 6;
-const WAIT_MAX_SECS: u64 = 20;
+const POOL_MAX_CONNECTIONS: u32 = 8;
+const WAIT_MAX_SECS: u64 = 30;
 const LOOK_MILLIS: u64 = 2;
 
 pub(crate) struct World {
@@ -61,11 +61,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         let database = TestDatabase::create(SERVICE, &MIGRATOR).await;
-        let bus_pool = database::connect(&database.bus_url(), BUS_MAX_CONNECTIONS)
-            .await
-            .expect("the bus is there");
+        let bus_pool = patient(&database.bus_url()).await;
         Self {
-            pool: database.app(),
+            pool: patient(&database.app_url()).await,
             log: EmbeddedLog::new(bus_pool.clone(), Wakeups::default()),
             bus_pool,
             database,
@@ -282,6 +280,16 @@ impl World {
         self.settled().await;
         running.stop().await;
     }
+}
+
+/// A pool that waits for a connection as long as a busy machine needs.
+async fn patient(url: &str) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(POOL_MAX_CONNECTIONS)
+        .acquire_timeout(Duration::from_secs(WAIT_MAX_SECS))
+        .connect(url)
+        .await
+        .expect("the database is there")
 }
 
 /// Changes a thing and announces it, as part of the caller's transaction.
