@@ -61,7 +61,9 @@ pub fn cycle(edges: &Edges) -> Option<Vec<String>> {
         path.pop();
         found
     }
-    edges.keys().find_map(|start| visit(edges, start, &mut Vec::new()))
+    edges
+        .keys()
+        .find_map(|start| visit(edges, start, &mut Vec::new()))
 }
 
 /// The two graphs as ARCHITECTURE shows them.
@@ -78,11 +80,18 @@ pub fn drawing() -> String {
             let heard: Vec<&str> = kinds
                 .iter()
                 .filter(|kind| announced[announcer].contains(*kind))
-                .map(|kind| kind.rsplit_once('.').map_or(kind.as_str(), |(_, what)| what))
+                .map(|kind| {
+                    kind.rsplit_once('.')
+                        .map_or(kind.as_str(), |(_, what)| what)
+                })
                 .collect();
             if !heard.is_empty() {
-                writeln!(text, "    {announcer} -. \"{}\" .-> {listener}", heard.join(", "))
-                    .expect("text takes text");
+                writeln!(
+                    text,
+                    "    {announcer} -. \"{}\" .-> {listener}",
+                    heard.join(", ")
+                )
+                .expect("text takes text");
             }
         }
     }
@@ -125,7 +134,10 @@ fn listened_in(source: &str) -> BTreeSet<String> {
 
 fn kinds_in(source: &str) -> BTreeSet<String> {
     let word = |part: &str| {
-        !part.is_empty() && part.bytes().all(|letter| letter.is_ascii_lowercase() || letter == b'_')
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|letter| letter.is_ascii_lowercase() || letter == b'_')
     };
     tree::literals(source)
         .into_iter()

@@ -33,11 +33,18 @@ const DRAWN: (&str, &str) = (
 fn crates_stand_only_on_what_lies_below_them() {
     let mut wrong = Vec::new();
     for file in manifests() {
-        let Some((_, allowed)) = ARROWS.iter().find(|(folder, _)| file.path.starts_with(folder)) else {
+        let Some((_, allowed)) = ARROWS
+            .iter()
+            .find(|(folder, _)| file.path.starts_with(folder))
+        else {
             continue;
         };
         // What only tests need may point up.
-        let linked = file.text.split("[dev-dependencies]").next().unwrap_or_default();
+        let linked = file
+            .text
+            .split("[dev-dependencies]")
+            .next()
+            .unwrap_or_default();
         for line in linked.lines() {
             let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
             if name.starts_with("holdfast") && !allowed.contains(&name) {
@@ -55,10 +62,16 @@ fn no_service_calls_in_a_circle_and_every_callee_exists() {
     let known: BTreeSet<&String> = calls.keys().collect();
     for (caller, called) in &calls {
         for peer in called {
-            assert!(known.contains(peer), "{caller} calls {peer}, which is no service");
+            assert!(
+                known.contains(peer),
+                "{caller} calls {peer}, which is no service"
+            );
         }
     }
-    assert!(!calls["orders"].is_empty(), "the reader of peers reads nothing");
+    assert!(
+        !calls["orders"].is_empty(),
+        "the reader of peers reads nothing"
+    );
 }
 
 #[test]
@@ -66,16 +79,24 @@ fn every_message_that_is_listened_to_is_announced_by_somebody() {
     let announced: BTreeSet<String> = graph::announced().into_values().flatten().collect();
     for (listener, kinds) in graph::listened() {
         for kind in kinds {
-            assert!(announced.contains(&kind), "{listener} waits for {kind}, which nobody announces");
+            assert!(
+                announced.contains(&kind),
+                "{listener} waits for {kind}, which nobody announces"
+            );
         }
     }
-    assert!(announced.contains("order.created"), "the reader of messages reads nothing");
+    assert!(
+        announced.contains("order.created"),
+        "the reader of messages reads nothing"
+    );
 }
 
 #[test]
 fn the_drawing_in_the_architecture_is_the_one_the_sources_make() {
     let page = tree::read("ARCHITECTURE.md");
-    let (before, rest) = page.split_once(DRAWN.0).expect("ARCHITECTURE.md has a place for the drawing");
+    let (before, rest) = page
+        .split_once(DRAWN.0)
+        .expect("ARCHITECTURE.md has a place for the drawing");
     let (drawn, after) = rest.split_once(DRAWN.1).expect("the place ends");
     let current = graph::drawing();
     if drawn == current {
@@ -99,7 +120,14 @@ fn domains_know_nothing_of_input_and_output() {
         }
         looked_at += 1;
         let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
-        for word in ["sqlx", "tonic::", "tokio", "holdfast_proto", "async fn", "Clock"] {
+        for word in [
+            "sqlx",
+            "tonic::",
+            "tokio",
+            "holdfast_proto",
+            "async fn",
+            "Clock",
+        ] {
             assert!(!code.contains(word), "{} says {word}", file.path);
         }
     }
@@ -138,9 +166,15 @@ fn every_reason_a_service_gives_has_its_problem_at_the_gateway() {
     let mut reasons = 0;
     for service in graph::services().iter().filter(|name| *name != "gateway") {
         let errors = tree::read(&format!("services/{service}/src/error.rs"));
-        for reason in tree::literals(&errors).iter().filter(|literal| is_reason(literal)) {
+        for reason in tree::literals(&errors)
+            .iter()
+            .filter(|literal| is_reason(literal))
+        {
             reasons += 1;
-            assert!(problems.contains(&format!("\"{reason}\"")), "{service} gives {reason}, and the gateway does not know it");
+            assert!(
+                problems.contains(&format!("\"{reason}\"")),
+                "{service} gives {reason}, and the gateway does not know it"
+            );
         }
     }
     assert!(reasons > 20, "{reasons} reasons");
@@ -165,7 +199,12 @@ fn documents_link_to_what_exists() {
     let mut wrong = Vec::new();
     for file in documents() {
         let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for target in file.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in file
+            .text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let path = target.split('#').next().unwrap_or_default();
             if path.is_empty() || path.contains("://") {
                 continue;
@@ -189,13 +228,21 @@ fn documents_name_commands_that_exist() {
             match (words.next(), words.next()) {
                 (Some("make"), Some(target)) if !target.contains('=') => {
                     named += 1;
-                    assert!(makefile.contains(&format!("\n{target}:")), "{}: make {target}", file.path);
+                    assert!(
+                        makefile.contains(&format!("\n{target}:")),
+                        "{}: make {target}",
+                        file.path
+                    );
                 }
-                (Some("holdfast"), Some(command)) if command.bytes().all(|letter| letter.is_ascii_lowercase()) => {
+                (Some("holdfast"), Some(command))
+                    if command.bytes().all(|letter| letter.is_ascii_lowercase()) =>
+                {
                     named += 1;
                     let variant = [format!("    {command}("), format!("    {command},")];
                     assert!(
-                        variant.iter().any(|variant| commands.contains(variant.as_str())),
+                        variant
+                            .iter()
+                            .any(|variant| commands.contains(variant.as_str())),
                         "{}: holdfast {command}",
                         file.path
                     );
@@ -224,7 +271,9 @@ fn every_situation_in_the_table_names_a_test_that_exists() {
         })
         .collect();
     let mut cited = 0;
-    for row in table.lines().filter(|line| line.starts_with("| R") || line.starts_with("| S") || line.starts_with("| 1")) {
+    for row in table.lines().filter(|line| {
+        line.starts_with("| R") || line.starts_with("| S") || line.starts_with("| 1")
+    }) {
         for test in row.split('`').skip(1).step_by(2) {
             cited += 1;
             assert!(tests.contains(test), "{test} is cited and does not exist");
@@ -250,12 +299,18 @@ fn the_longest_files_are_told() {
 
 fn manifests() -> Vec<File> {
     let files = tree::files("");
-    files.into_iter().filter(|file| file.path.ends_with("Cargo.toml")).collect()
+    files
+        .into_iter()
+        .filter(|file| file.path.ends_with("Cargo.toml"))
+        .collect()
 }
 
 fn documents() -> Vec<File> {
     let files = tree::files("");
-    files.into_iter().filter(|file| file.path.ends_with(".md")).collect()
+    files
+        .into_iter()
+        .filter(|file| file.path.ends_with(".md"))
+        .collect()
 }
 
 fn access_table(service: &str) -> String {
@@ -263,12 +318,17 @@ fn access_table(service: &str) -> String {
         .into_iter()
         .find(|file| file.text.contains("pub const ACCESS: AccessTable"))
         .unwrap_or_else(|| panic!("{service} has no access table"));
-    let (_, table) = source.text.split_once("pub const ACCESS: AccessTable").expect("just found");
+    let (_, table) = source
+        .text
+        .split_once("pub const ACCESS: AccessTable")
+        .expect("just found");
     table.split("];").next().unwrap_or_default().to_owned()
 }
 
 fn is_reason(text: &str) -> bool {
     text.len() > 3
         && text.contains('_')
-        && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
+        && text
+            .bytes()
+            .all(|letter| letter.is_ascii_uppercase() || letter == b'_')
 }

@@ -35,11 +35,10 @@ pub const ACCESS: AccessTable = &[
     ("GetProduct", Access::Anyone),
     ("ListProducts", Access::Anyone),
     ("QuoteVariants", Access::UserOr(&["orders", "bookings"])),
-    ("PublishProducts", Access::Admin),
+    ("UpdateProduct", Access::Admin),
 ];
 
 const QUOTE_MAX_SKUS: usize = 1_000;
-const PUBLISH_MAX_PRODUCTS: usize = 1_000;
 const STOCK_MAX_UNITS: i64 = 1_000_000_000;
 
 pub(crate) struct Api {
@@ -172,19 +171,23 @@ impl CatalogService for Api {
         Ok(Response::new(pb::QuoteVariantsResponse { quotes }))
     }
 
-    /// Puts drafts on sale.
-    async fn publish_products(
+    /// Puts a product on sale or takes it off.
+    async fn update_product(
         &self,
-        request: Request<pb::PublishProductsRequest>,
-    ) -> Result<Response<pb::PublishProductsResponse>, Status> {
-        let ids = request.into_inner().product_ids;
-        bounded("product_ids", ids.len(), PUBLISH_MAX_PRODUCTS)?;
+        request: Request<pb::UpdateProductRequest>,
+    ) -> Result<Response<pb::UpdateProductResponse>, Status> {
+        let request = request.into_inner();
+        let id = request
+            .product_id
+            .parse()
+            .map_err(|_| CatalogError::UnknownProduct)?;
+        let status = domain::Status::parse(&request.status)?;
+        let expected = (request.expected_version != 0).then_some(request.expected_version);
         let now = time::to_micros(self.context.clock.now());
-        for text in ids {
-            let id = text.parse().map_err(|_| CatalogError::UnknownProduct)?;
-            listing::publish(id, &self.context, now).await?;
-        }
-        Ok(Response::new(pb::PublishProductsResponse {}))
+        let product = listing::put(id, status, expected, &self.context, now).await?;
+        Ok(Response::new(pb::UpdateProductResponse {
+            product: Some(self.encode_one(product).await?),
+        }))
     }
 }
 
@@ -243,7 +246,10 @@ fn parse_listing(
         fingerprint: request.fingerprint.to_vec(),
         draft,
         stock,
-        status: domain::Status::parse(&request.status)?,
+        status: match request.status.as_str() {
+            "" => domain::Status::Published,
+            word => domain::Status::parse(word)?,
+        },
         actor,
     })
 }

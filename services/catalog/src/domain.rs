@@ -61,16 +61,26 @@ const OPTION_MAX_CHARS: usize = 64;
 const PRICE_MAX_MINOR: i64 = 1_000_000_000;
 
 impl Product {
-    /// The product on sale; one that is stays as it is.
-    pub(crate) fn publish(self) -> Self {
-        match self.status {
-            Status::Published => self,
-            Status::Draft => Self {
-                status: Status::Published,
-                version: self.version + 1,
-                ..self
-            },
+    /// The product under another status; the one it has changes nothing.
+    ///
+    /// `expected` is the version the caller looked at, if they said so.
+    pub(crate) fn put(self, status: Status, expected: Option<i64>) -> Result<Self, CatalogError> {
+        if let Some(expected) = expected
+            && expected != self.version
+        {
+            return Err(CatalogError::ProductChanged {
+                expected,
+                actual: self.version,
+            });
         }
+        if status == self.status {
+            return Ok(self);
+        }
+        Ok(Self {
+            status,
+            version: self.version + 1,
+            ..self
+        })
     }
 
     /// Product and variant as an order line shows them.
@@ -177,11 +187,11 @@ impl Status {
         }
     }
 
-    /// Reads the word; nothing said means published.
+    /// Reads the word.
     pub(crate) fn parse(word: &str) -> Result<Self, CatalogError> {
         match word {
             "draft" => Ok(Self::Draft),
-            "" | "published" => Ok(Self::Published),
+            "published" => Ok(Self::Published),
             _ => Err(refused(
                 "status",
                 format!("{word:?} is neither draft nor published"),

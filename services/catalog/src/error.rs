@@ -29,6 +29,8 @@ pub(crate) enum CatalogError {
     SkuTaken(Vec<Sku>),
     #[error("no such product")]
     UnknownProduct,
+    #[error("the product is at version {actual}, not {expected}; read it again")]
+    ProductChanged { expected: i64, actual: i64 },
     #[error("this idempotency key made another product")]
     KeyReused,
     #[error("a row in the database cannot be read: {0}")]
@@ -56,6 +58,9 @@ impl From<CatalogError> for Fault {
             }
             CatalogError::UnknownProduct => {
                 Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", text)
+            }
+            CatalogError::ProductChanged { actual, .. } => {
+                Fault::new(FaultCode::Conflict, "PRODUCT_CHANGED", text).with("version", actual)
             }
             CatalogError::KeyReused => {
                 Fault::new(FaultCode::Invalid, "IDEMPOTENCY_KEY_REUSED", text)

@@ -45,7 +45,7 @@ pub(crate) async fn list(
         return Err(Box::new(refusal).into());
     }
     match listing.status {
-        Status::Published => publish(id, context, now).await,
+        Status::Published => put(id, Status::Published, None, context, now).await,
         Status::Draft => {
             let mut db = context.database.acquire().await?;
             store::find_product(&mut db, id)
@@ -55,23 +55,25 @@ pub(crate) async fn list(
     }
 }
 
-/// Puts a product on sale; one that is stays so.
-pub(crate) async fn publish(
+/// Puts a product on sale or takes it off.
+pub(crate) async fn put(
     id: Id<id::Product>,
+    status: Status,
+    expected: Option<i64>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
-    let mut tx = context.database.begin().await?;
+    let mut tx = database::begin(&context.database).await.map_err(Box::new)?;
     let before = store::lock_product(&mut tx, id)
         .await?
         .ok_or(CatalogError::UnknownProduct)?;
-    let was = before.version;
-    let product = before.publish();
-    if product.version != was {
+    let version_before = before.version;
+    let product = before.put(status, expected)?;
+    if product.version != version_before {
         store::save_status(&mut tx, &product).await?;
         messages::announce_updated(&mut tx, &product, now).await?;
     }
-    tx.commit().await?;
+    database::commit(tx).await.map_err(Box::new)?;
     Ok(product)
 }
 
@@ -117,7 +119,7 @@ async fn write_draft(
     };
     store::insert_product(&mut tx, &product, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
-    tx.commit().await?;
+    database::commit(tx).await.map_err(Box::new)?;
     Ok(())
 }
 

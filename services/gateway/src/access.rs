@@ -49,6 +49,7 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/products", Audience::Anyone),
     ("POST", "/v1/products", Audience::Admin),
     ("GET", "/v1/products/{id}", Audience::Anyone),
+    ("PATCH", "/v1/products/{id}", Audience::Admin),
     ("GET", "/v1/inventory", Audience::Staff),
     ("POST", "/v1/inventory", Audience::Staff),
     ("GET", "/v1/inventory/{key}", Audience::Anyone),

@@ -70,6 +70,7 @@ pub const REASONS: &[Reason] = &[
     reason("REFRESH_REUSED", 401, "refresh_reused", "The refresh token was used before; its session is ended."),
     // users
     reason("UNKNOWN_USER", 404, "unknown_user", "There is no such user."),
+    reason("PRODUCT_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     reason("PROFILE_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     // catalog
     reason("UNKNOWN_PRODUCT", 404, "unknown_product", "There is no such product."),

@@ -6,20 +6,27 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::catalog::v1 as pb;
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, promised,
+    Answer, if_match, promised,
     shape::{Money, Options, Page, Slice, moment},
 };
-use crate::{Gateway, decode::Query, idempotency::Keyed, problems::Problem, reply::Reply};
+use crate::{
+    Gateway,
+    decode::{Json, Query},
+    idempotency::Keyed,
+    problems::Problem,
+    reply::Reply,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_products, create_product))
-        .routes(routes!(one_product))
+        .routes(routes!(one_product, change_product))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -201,6 +208,41 @@ async fn create_product(
         Ok(Reply::created(&product(made)?, &location).tagged(version))
     };
     gateway.replies.once(once, effect).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ProductChange {
+    /// `draft` or `published`.
+    status: String,
+}
+
+/// Puts a product on sale or takes it off; with `If-Match` only if it is still as it was read.
+#[utoipa::path(patch, path = "/v1/products/{id}", tag = "catalog", request_body = ProductChange,
+    params(("id" = String, Path), ("if-match" = Option<String>, Header, description = "the ETag it was read with")),
+    responses((status = 200, body = Product)))]
+async fn change_product(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(change): Json<ProductChange>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::UpdateProductRequest {
+        product_id: id,
+        expected_version: if_match(&headers)?.unwrap_or_default(),
+        status: change.status,
+    });
+    let answer = gateway
+        .peers
+        .catalog
+        .clone()
+        .update_product(request)
+        .await?
+        .into_inner();
+    let changed = promised(answer.product, "catalog", "the product")?;
+    let version = changed.version;
+    Ok(Reply::ok(&product(changed)?).tagged(version))
 }
 
 impl From<NewVariant> for pb::NewVariant {

@@ -30,7 +30,7 @@ scripted_peer! {
         get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
-        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
+        update_product(catalog::UpdateProductRequest) -> catalog::UpdateProductResponse;
     }
 }
 

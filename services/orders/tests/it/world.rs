@@ -51,7 +51,7 @@ holdfast_testkit::scripted_peer! {
         get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
-        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
+        update_product(catalog::UpdateProductRequest) -> catalog::UpdateProductResponse;
     }
 }
 
