@@ -104,13 +104,15 @@ impl Session {
         Ok(Self { client, statement })
     }
 
-    /// Becomes the writer, if nobody else is: when the lease is `lease` old, its holder's connection is gone, or it is ours.
+    /// Becomes the writer, if nobody else is: when the lease is `lease` old or ours, or its holder's connection is gone
+    /// and the holder cannot speak from memory any more, `vouched` after its last sign of life.
     pub(super) async fn take_lease(
         &self,
         holder: Uuid,
         lease: Duration,
+        vouched: Duration,
     ) -> Result<Option<Lease>, Failure> {
-        let lease_secs = lease.as_secs_f64();
+        let (lease_secs, vouched_secs) = (lease.as_secs_f64(), vouched.as_secs_f64());
         let row = self
             .client
             .query_opt(
@@ -119,10 +121,11 @@ impl Session {
                         renewed_at = clock_timestamp()
                  WHERE id = 1
                    AND (holder = $1 OR renewed_at <= clock_timestamp() - make_interval(secs => $2::float8)
-                        OR NOT EXISTS (SELECT FROM pg_stat_activity
-                                       WHERE pid = backend_pid AND backend_start = backend_born))
+                        OR (renewed_at <= clock_timestamp() - make_interval(secs => $3::float8)
+                            AND NOT EXISTS (SELECT FROM pg_stat_activity
+                                            WHERE pid = backend_pid AND backend_start = backend_born)))
                  RETURNING epoch, at, clock_timestamp()",
-                &[&holder, &lease_secs],
+                &[&holder, &lease_secs, &vouched_secs],
             )
             .await?;
         let lease = row.map(|row| {

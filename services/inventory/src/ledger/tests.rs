@@ -1,4 +1,5 @@
 //! The ledger against a real PostgreSQL: situations by name, a model it must agree with, and bugs planted into it.
 
+mod model;
 mod situations;
 mod world;

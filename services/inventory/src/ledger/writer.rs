@@ -56,8 +56,10 @@ const IN_FLIGHT_MAX_BATCHES: usize = 2;
 const SWEEP_MAX_HOLDS: usize = 256;
 /// How often a writer without requests looks whether something is due.
 const TICK_MILLIS: u64 = 50;
-/// How long after it was last heard from the database still vouches for an answer from memory.
-const VOUCHED_MAX_MILLIS: u64 = 100;
+/// How long a batch that has committed vouches for answers from memory, counted from when it was sent.
+///
+/// Nobody takes over from a writer sooner after his last batch, so until then what he remembers is what is.
+pub(super) const VOUCHED_MAX_MILLIS: u64 = 100;
 /// How often who stands by asks for the lease.
 const STAND_BY_POLL_MILLIS: u64 = 250;
 /// How long a request is kept over failures before its caller is told to ask again.
@@ -75,6 +77,8 @@ pub(super) struct Job {
     since: Instant,
     /// Times it failed as the only one of its batch.
     tries: u32,
+    /// Whether its hold is looked up before it is decided, though it is a Reserve.
+    looks_up: bool,
 }
 
 /// What the ledger answers, in the kind that was asked for.
@@ -106,8 +110,8 @@ pub(super) struct Rules {
     /// under a pool that looks current.
     pub(super) reload: [Reload; 3],
     pub(super) decide: fn(&Request, &Book, &Limits) -> Result<Decision, Refusal>,
-    /// Whether an answer that wrote nothing may go out with so many batches in flight, so long after the last word from
-    /// the database. It rests on what is in flight; and a writer that was cut off must not speak from memory.
+    /// Whether an answer that wrote nothing may go out with so many batches in flight, so long after the last one that
+    /// committed was sent. It rests on what is in flight; and a writer that was cut off must not speak from memory.
     pub(super) answers_at_once: fn(usize, Duration) -> bool,
     pub(super) sweep_max_holds: usize,
 }
@@ -118,8 +122,8 @@ impl Default for Rules {
             statement: Cow::Borrowed(include_str!("statement.sql")),
             reload: [Reload::Pools, Reload::Movements, Reload::Holds],
             decide: decide::decide,
-            answers_at_once: |in_flight, silence| {
-                in_flight == 0 && silence <= Duration::from_millis(VOUCHED_MAX_MILLIS)
+            answers_at_once: |in_flight, since| {
+                in_flight == 0 && since <= Duration::from_millis(VOUCHED_MAX_MILLIS)
             },
             sweep_max_holds: SWEEP_MAX_HOLDS,
         }
@@ -156,6 +160,8 @@ struct Term {
     seq: i64,
     book: Book,
     clock: LedgerClock,
+    /// When the last batch was sent of those that committed.
+    vouched_at: Instant,
     partitions_until: Timestamp,
     in_flight: VecDeque<InFlight>,
     /// Set when a batch failed, until what was touched is read again.
@@ -176,6 +182,16 @@ struct Judged {
     job: Job,
     outcome: Result<Answer, Refusal>,
     wrote: bool,
+}
+
+/// What comes of a look at a request.
+enum Verdict {
+    Sure(Judged),
+    /// A Reserve that is refused, but may have been done long ago.
+    ///
+    /// A Reserve whose id is taken is told so by the key of the row, but one that is refused never comes to the row: it
+    /// would hear "sold out" of what it bought itself. So before that is said, its id is looked up, and it is decided again.
+    Doubtful(Job),
 }
 
 /// What failed batches touched.
@@ -212,6 +228,7 @@ impl Job {
             reply,
             since: Instant::now(),
             tries: 0,
+            looks_up: false,
         }
     }
 
@@ -300,7 +317,12 @@ impl Writer {
             Some(ready) => ready,
             None => Session::open(&options.url, &options.rules.statement).await?,
         };
-        let Some(lease) = ready.take_lease(self.holder, options.lease).await? else {
+        let vouched_at = Instant::now();
+        let vouched = Duration::from_millis(VOUCHED_MAX_MILLIS).min(options.lease);
+        let lease = ready
+            .take_lease(self.holder, options.lease, vouched)
+            .await?;
+        let Some(lease) = lease else {
             *session = Some(ready);
             return Ok(None);
         };
@@ -326,6 +348,7 @@ impl Writer {
             seq: 0,
             book,
             clock,
+            vouched_at,
             partitions_until,
             in_flight: VecDeque::new(),
             broken: None,
@@ -395,13 +418,23 @@ impl Writer {
         if self.failures == 0 {
             term.sweep(options.rules.sweep_max_holds, &mut draft);
         }
-        let judged = jobs
-            .into_iter()
-            .map(|job| term.judge(job, options, &mut draft))
-            .collect();
+        let mut judged = Vec::with_capacity(jobs.len());
+        let mut doubtful = Vec::new();
+        for job in jobs {
+            match term.judge(job, options, &mut draft) {
+                Verdict::Sure(sure) => judged.push(sure),
+                Verdict::Doubtful(job) => doubtful.push(job),
+            }
+        }
+        for job in doubtful.into_iter().rev() {
+            self.waiting.push_front(job);
+        }
+        if judged.is_empty() && draft.is_empty() && !self.waiting.is_empty() {
+            return Ok(());
+        }
         if draft.is_empty() && !term.is_due(options.lease) {
             let in_flight = term.in_flight.len();
-            if (options.rules.answers_at_once)(in_flight, term.clock.silence()) {
+            if (options.rules.answers_at_once)(in_flight, term.vouched_at.elapsed()) {
                 answer(judged);
                 return Ok(());
             }
@@ -428,6 +461,7 @@ impl Writer {
             Ok(database) => {
                 self.failures = 0;
                 term.clock.seen(database);
+                term.vouched_at = batch.sent_at;
                 term.book.shrink(batch.draft.batch);
                 match &mut term.broken {
                     None => answer(batch.jobs),
@@ -529,14 +563,16 @@ impl Term {
     fn is_due(&mut self, lease: Duration) -> bool {
         let now = self.clock.now();
         let expiring = self.book.next_expiry().is_some_and(|expiry| expiry <= now);
-        expiring || (self.in_flight.is_empty() && self.clock.silence() >= lease / 3)
+        // A sign of life thrice a lease, but not with every look.
+        let silence_max = (lease / 3).max(Duration::from_millis(TICK_MILLIS));
+        expiring || (self.in_flight.is_empty() && self.clock.silence() >= silence_max)
     }
 
     /// Learns what these requests name, and turns to the present moment.
     async fn prepare(&mut self, jobs: &[Job]) -> Result<(), Failure> {
         let mut missing = Missing::default();
         for job in jobs {
-            missing.note(&job.request, &self.book);
+            missing.note(job, &self.book);
         }
         if !missing.is_nothing() {
             self.learn(missing).await?;
@@ -583,7 +619,7 @@ impl Term {
     }
 
     /// Decides a request and makes its changes.
-    fn judge(&mut self, job: Job, options: &Options, draft: &mut Draft) -> Judged {
+    fn judge(&mut self, mut job: Job, options: &Options, draft: &mut Draft) -> Verdict {
         let decided = (options.rules.decide)(&job.request, &self.book, &options.limits);
         let (outcome, wrote) = match decided {
             Ok(decision) => {
@@ -593,12 +629,23 @@ impl Term {
                 }
                 (self.answer(decision.reply), wrote)
             }
+            Err(_) if !job.looks_up && self.is_unheard_of(&job.request) => {
+                job.looks_up = true;
+                return Verdict::Doubtful(job);
+            }
             Err(refusal) => (Err(refusal), false),
         };
-        Judged {
+        Verdict::Sure(Judged {
             job,
             outcome,
             wrote,
+        })
+    }
+
+    fn is_unheard_of(&self, request: &Request) -> bool {
+        match request {
+            Request::Reserve(reserve) => self.book.hold(reserve.request.makes()).is_none(),
+            _ => false,
         }
     }
 
@@ -720,16 +767,16 @@ impl Missing {
             && self.requests.is_empty()
     }
 
-    fn note(&mut self, request: &Request, book: &Book) {
+    fn note(&mut self, job: &Job, book: &Book) {
+        let request = &job.request;
         match request {
             Request::Reserve(reserve) => {
-                // Whether the id is taken is not looked up: the key of the row refuses, and that is rare.
-                if let Some(entry) = book.hold(reserve.request.makes()) {
-                    let pools = entry.lines.iter().map(|line| line.pool);
-                    self.pools
-                        .extend(pools.filter(|pool| book.pool(*pool).is_none()));
+                // Whether its id is taken is not looked up at first: the key of the row refuses, and that is rare.
+                if job.looks_up || book.hold(reserve.request.makes()).is_some() {
+                    self.note_hold(request, book);
                 }
-                self.note_keys(reserve.basket.lines().iter().map(|line| &line.pool), book);
+                let lines = reserve.basket.lines();
+                self.note_keys(lines.iter().map(|line| &line.pool), book);
             }
             Request::Extend(_) | Request::Bind(_) | Request::Commit(_) | Request::Release(_) => {
                 self.note_hold(request, book);

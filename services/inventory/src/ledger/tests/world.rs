@@ -57,7 +57,12 @@ impl Running {
         self.task.await.expect("the writer ends by itself");
     }
 
-    /// Ends in the middle of whatever it does, as a killed process does.
+    /// Dies in the middle of whatever it does.
+    pub(crate) fn strike_down(&self) {
+        self.task.abort();
+    }
+
+    /// Dies and is waited for.
     pub(crate) async fn kill(self) {
         self.task.abort();
         self.task.await.ok();
@@ -78,6 +83,13 @@ impl World {
             clock,
             writer,
         }
+    }
+
+    /// A world whose writers the test starts itself.
+    pub(crate) async fn without_writer() -> Self {
+        let world = Self::new().await;
+        world.writer.shutdown.cancel();
+        world
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {

@@ -1,0 +1,1101 @@
+//! What the ledger means, in the fewest words, and a test that the real one means the same.
+//!
+//! The model knows neither batches nor books nor sweepers. A pool is its capacity, its policy and what was sold; a hold
+//! is its lines, its end and what became of it. What is held is not counted but summed, and nothing ever "expires": a
+//! hold past its end simply is not counted.
+//!
+//! A run sends bursts of random requests to real writers on a real database, while connections break, writers are killed
+//! and a second one takes over. Answers get lost. Afterwards some order of a burst's requests, the unanswered ones done or
+//! not, must explain every answer that came and every row that is in the database. A failing run prints one line that repeats it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use futures::{future::join_all, poll};
+use holdfast_kernel::{PoolKey, RequestId, Timestamp};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sqlx::PgPool;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::{
+    super::{Ledger, decide::Request, writer::Answer, writer::Rules},
+    world::{Running, Terms, World, basket, pool_key},
+};
+use crate::domain::{
+    Adjust, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint, Hold,
+    HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+};
+
+const SEEDS: u64 = 200;
+const OPERATIONS: usize = 500;
+/// Databases worked on at once; each takes its share of the seeds, one after the other.
+const LANES: u64 = 8;
+const ACCOUNT_MAX_HOLDS: u32 = 5;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Model {
+    now: Timestamp,
+    pools: BTreeMap<PoolKey, ModelPool>,
+    holds: BTreeMap<HoldId, ModelHold>,
+    requests: BTreeMap<RequestId, Fingerprint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ModelPool {
+    capacity: i64,
+    overbook: i64,
+    low_at: Option<i64>,
+    sold: i64,
+    capacity_version: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ModelHold {
+    state: HoldState,
+    expires_at: Timestamp,
+    account: Option<Name>,
+    reference: Name,
+    epoch: i64,
+    /// Units, and of those given back.
+    lines: BTreeMap<PoolKey, (i64, i64)>,
+}
+
+impl Model {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            pools: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        }
+    }
+
+    fn state(&self, hold: &ModelHold) -> HoldState {
+        match hold.state {
+            HoldState::Live if self.now >= hold.expires_at => HoldState::Expired,
+            state => state,
+        }
+    }
+
+    fn held(&self, key: &PoolKey) -> i64 {
+        let live = self
+            .holds
+            .values()
+            .filter(|hold| self.state(hold) == HoldState::Live);
+        live.filter_map(|hold| hold.lines.get(key))
+            .map(|line| line.0)
+            .sum()
+    }
+
+    fn available(&self, key: &PoolKey) -> i64 {
+        self.pools.get(key).map_or(0, |pool| {
+            pool.capacity + pool.overbook - pool.sold - self.held(key)
+        })
+    }
+
+    /// The answer, and the model after it; a refusal changes nothing.
+    fn ask(&self, request: &Request) -> (Result<Said, Refusal>, Self) {
+        let mut after = self.clone();
+        match after.act(request) {
+            Ok(said) => (Ok(said), after),
+            Err(refusal) => (Err(refusal), self.clone()),
+        }
+    }
+
+    fn act(&mut self, request: &Request) -> Result<Said, Refusal> {
+        match request {
+            Request::Reserve(ask) => self.reserve(ask),
+            Request::Extend(ask) => {
+                let until = self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short");
+                let hold = self.commanded(ask.hold, ask.epoch)?;
+                match self.state(&self.holds[&hold]) {
+                    HoldState::Live => {}
+                    state => return Err(Refusal::HoldEnded { hold, state }),
+                }
+                let entry = self.holds.get_mut(&hold).expect("looked up");
+                entry.expires_at = entry.expires_at.max(until);
+                Ok(self.say(hold))
+            }
+            Request::Bind(ask) => {
+                let entry = self.holds.get_mut(&ask.hold);
+                entry.ok_or(Refusal::UnknownHold(ask.hold))?.reference = ask.reference.clone();
+                Ok(Said::Done)
+            }
+            Request::Commit(ask) => self.commit(ask),
+            Request::Release(ask) => self.release(ask),
+            Request::Return(ask) => self.give_back(ask),
+            Request::Adjust(ask) => self.adjust(ask),
+            Request::SetPolicy(ask) => self.set_policy(ask),
+            Request::Look(keys) => Ok(self.say_pools(keys.iter())),
+        }
+    }
+
+    fn reserve(&mut self, ask: &Reserve) -> Result<Said, Refusal> {
+        let hold = ask.request.makes();
+        let lines: BTreeMap<PoolKey, i64> = ask
+            .basket
+            .lines()
+            .iter()
+            .map(|line| (line.pool.clone(), line.units))
+            .collect();
+        if self.holds.contains_key(&hold) {
+            self.commanded(hold, ask.epoch)?;
+            let entry = &self.holds[&hold];
+            match self.state(entry) {
+                HoldState::Live | HoldState::Committed => {}
+                state => return Err(Refusal::HoldEnded { hold, state }),
+            }
+            let before = entry.lines.iter().map(|(key, line)| (key.clone(), line.0));
+            if before.collect::<BTreeMap<_, _>>() != lines {
+                return Err(Refusal::HoldMismatch(hold));
+            }
+            return Ok(self.say(hold));
+        }
+        let unknown: Vec<PoolKey> = lines
+            .keys()
+            .filter(|key| !self.pools.contains_key(*key))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            return Err(Refusal::UnknownPools(unknown));
+        }
+        let live_of_account = self
+            .holds
+            .values()
+            .filter(|hold| hold.account == ask.account && self.state(hold) == HoldState::Live);
+        if ask.account.is_some() && live_of_account.count() >= ACCOUNT_MAX_HOLDS as usize {
+            let limit = ACCOUNT_MAX_HOLDS;
+            return Err(Refusal::TooManyHolds { limit });
+        }
+        self.must_fit(&lines)?;
+        let entry = ModelHold {
+            state: HoldState::Live,
+            expires_at: self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short"),
+            account: ask.account.clone(),
+            reference: Name::from(""),
+            epoch: ask.epoch.unwrap_or(0),
+            lines: lines
+                .into_iter()
+                .map(|(key, units)| (key, (units, 0)))
+                .collect(),
+        };
+        self.holds.insert(hold, entry);
+        Ok(self.say(hold))
+    }
+
+    fn commit(&mut self, ask: &Commit) -> Result<Said, Refusal> {
+        let hold = self.commanded(ask.hold, ask.epoch)?;
+        let state = self.state(&self.holds[&hold]);
+        match state {
+            HoldState::Committed => return Ok(self.say(hold)),
+            HoldState::Released => return Err(Refusal::HoldEnded { hold, state }),
+            HoldState::Live | HoldState::Expired => {}
+        }
+        let lines: BTreeMap<PoolKey, i64> = self.holds[&hold]
+            .lines
+            .iter()
+            .map(|(key, line)| (key.clone(), line.0))
+            .collect();
+        if state == HoldState::Expired {
+            self.must_fit(&lines)?;
+        }
+        for (key, units) in lines {
+            self.pools.get_mut(&key).expect("it was held there").sold += units;
+        }
+        self.holds.get_mut(&hold).expect("looked up").state = HoldState::Committed;
+        Ok(self.say(hold))
+    }
+
+    fn release(&mut self, ask: &Release) -> Result<Said, Refusal> {
+        if !self.holds.contains_key(&ask.hold) {
+            let tombstone = ModelHold {
+                state: HoldState::Released,
+                expires_at: self.now,
+                account: None,
+                reference: Name::from(""),
+                epoch: ask.epoch.unwrap_or(0),
+                lines: BTreeMap::new(),
+            };
+            self.holds.insert(ask.hold, tombstone);
+            return Ok(Said::State(HoldState::Released));
+        }
+        let hold = self.commanded(ask.hold, ask.epoch)?;
+        let entry = self.holds.get_mut(&hold).expect("looked up");
+        if entry.state == HoldState::Committed {
+            return Err(Refusal::HoldCommitted(hold));
+        }
+        entry.state = HoldState::Released;
+        Ok(Said::State(HoldState::Released))
+    }
+
+    fn give_back(&mut self, ask: &Return) -> Result<Said, Refusal> {
+        if self.done(ask.request, ask.fingerprint())? {
+            return Ok(Said::Done);
+        }
+        let entry = self.holds.get_mut(&ask.hold);
+        let entry = entry.ok_or(Refusal::UnknownHold(ask.hold))?;
+        if entry.state != HoldState::Committed {
+            return Err(Refusal::HoldNotCommitted(ask.hold));
+        }
+        for Line { pool, units } in ask.basket.lines() {
+            let sold = entry.lines.get(pool).map_or(0, |line| line.0 - line.1);
+            if *units > sold {
+                return Err(Refusal::ReturnExceedsSold {
+                    pool: pool.clone(),
+                    requested: *units,
+                    sold,
+                });
+            }
+            entry.lines.get_mut(pool).expect("something was sold").1 += units;
+            self.pools.get_mut(pool).expect("sold there").sold -= units;
+        }
+        Ok(Said::Done)
+    }
+
+    fn adjust(&mut self, ask: &Adjust) -> Result<Said, Refusal> {
+        let keys = ask.changes.all().iter().map(|change| &change.pool);
+        if self.done(ask.request, ask.fingerprint())? {
+            return Ok(self.say_pools(keys));
+        }
+        let missing = |change: &&CapacityChange| {
+            change.expected != 0 && !self.pools.contains_key(&change.pool)
+        };
+        let unknown = ask.changes.all().iter().filter(missing);
+        let unknown: Vec<PoolKey> = unknown.map(|change| change.pool.clone()).collect();
+        if !unknown.is_empty() {
+            return Err(Refusal::UnknownPools(unknown));
+        }
+        for change in ask.changes.all() {
+            match self.pools.get(&change.pool) {
+                Some(_) if change.expected == 0 => {
+                    return Err(Refusal::PoolExists(change.pool.clone()));
+                }
+                Some(pool) if pool.capacity_version != change.expected => {
+                    return Err(Refusal::CapacityChanged {
+                        pool: change.pool.clone(),
+                        expected: change.expected,
+                        actual: pool.capacity_version,
+                    });
+                }
+                Some(pool) if pool.capacity + change.delta < 0 => {
+                    return Err(self.below_committed(&change.pool));
+                }
+                None if change.delta < 0 => {
+                    return Err(Refusal::CapacityOutOfBounds {
+                        pool: change.pool.clone(),
+                        units: change.delta,
+                    });
+                }
+                _ => {}
+            }
+        }
+        for change in ask.changes.all() {
+            if change.delta < 0 && self.available(&change.pool) < -change.delta {
+                return Err(self.below_committed(&change.pool));
+            }
+        }
+        for change in ask.changes.all() {
+            let pool = self.pools.entry(change.pool.clone()).or_insert(ModelPool {
+                capacity: 0,
+                overbook: 0,
+                low_at: None,
+                sold: 0,
+                capacity_version: 0,
+            });
+            pool.capacity += change.delta;
+            pool.capacity_version += 1;
+        }
+        Ok(self.say_pools(ask.changes.all().iter().map(|change| &change.pool)))
+    }
+
+    fn set_policy(&mut self, ask: &SetPolicy) -> Result<Said, Refusal> {
+        if self.done(ask.request, ask.fingerprint())? {
+            return Ok(self.say_pools([&ask.pool]));
+        }
+        let pool = self.pools.get(&ask.pool);
+        let pool = pool.ok_or_else(|| Refusal::UnknownPools(vec![ask.pool.clone()]))?;
+        if pool.capacity_version != ask.expected {
+            return Err(Refusal::CapacityChanged {
+                pool: ask.pool.clone(),
+                expected: ask.expected,
+                actual: pool.capacity_version,
+            });
+        }
+        if self.available(&ask.pool) < pool.overbook - ask.overbook {
+            return Err(self.below_committed(&ask.pool));
+        }
+        let pool = self.pools.get_mut(&ask.pool).expect("looked up");
+        pool.overbook = ask.overbook;
+        pool.low_at = ask.low_at;
+        pool.capacity_version += 1;
+        Ok(self.say_pools([&ask.pool]))
+    }
+
+    /// The hold, if this epoch may command it, which it then does.
+    fn commanded(&mut self, hold: HoldId, epoch: Epoch) -> Result<HoldId, Refusal> {
+        let entry = self.holds.get_mut(&hold);
+        let entry = entry.ok_or(Refusal::UnknownHold(hold))?;
+        if let Some(got) = epoch {
+            if got < entry.epoch {
+                let seen = entry.epoch;
+                return Err(Refusal::StaleEpoch { got, seen });
+            }
+            entry.epoch = got;
+        }
+        Ok(hold)
+    }
+
+    fn done(&mut self, request: RequestId, fingerprint: Fingerprint) -> Result<bool, Refusal> {
+        match self.requests.insert(request, fingerprint) {
+            None => Ok(false),
+            Some(before) if before == fingerprint => Ok(true),
+            Some(_) => Err(Refusal::RequestMismatch(request)),
+        }
+    }
+
+    fn must_fit(&self, lines: &BTreeMap<PoolKey, i64>) -> Result<(), Refusal> {
+        let short: Vec<Short> = lines
+            .iter()
+            .map(|(key, units)| Short {
+                pool: key.clone(),
+                requested: *units,
+                available: self.available(key),
+            })
+            .filter(|line| line.available < line.requested)
+            .collect();
+        if short.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::InsufficientUnits(short))
+        }
+    }
+
+    fn below_committed(&self, key: &PoolKey) -> Refusal {
+        let pool = &self.pools[key];
+        Refusal::BelowCommitted {
+            pool: key.clone(),
+            capacity: pool.capacity,
+            overbook: pool.overbook,
+            held: self.held(key),
+            sold: pool.sold,
+            blocked: 0,
+        }
+    }
+
+    fn say(&self, hold: HoldId) -> Said {
+        let entry = &self.holds[&hold];
+        Said::Hold(Hold {
+            id: hold,
+            state: self.state(entry),
+            expires_at: entry.expires_at,
+            lines: entry
+                .lines
+                .iter()
+                .map(|(pool, line)| Line {
+                    pool: pool.clone(),
+                    units: line.0,
+                })
+                .collect(),
+            reference: entry.reference.clone(),
+        })
+    }
+
+    fn say_pools<'a>(&self, keys: impl IntoIterator<Item = &'a PoolKey>) -> Said {
+        let known = keys.into_iter().filter(|key| self.pools.contains_key(*key));
+        Said::Pools(known.map(|key| (key.clone(), self.numbers(key))).collect())
+    }
+
+    /// capacity, held, sold, overbook, capacity version
+    fn numbers(&self, key: &PoolKey) -> [i64; 5] {
+        let pool = &self.pools[key];
+        [
+            pool.capacity,
+            self.held(key),
+            pool.sold,
+            pool.overbook,
+            pool.capacity_version,
+        ]
+    }
+
+    /// Everything that the database must show.
+    fn rows(&self) -> Rows {
+        Rows {
+            pools: self
+                .pools
+                .keys()
+                .map(|key| (key.to_string(), self.numbers(key)))
+                .collect(),
+            holds: self
+                .holds
+                .iter()
+                .map(|(id, hold)| {
+                    let row = HoldRow {
+                        state: self.state(hold),
+                        expires_at: hold.expires_at,
+                        epoch: hold.epoch,
+                        reference: hold.reference.to_string(),
+                        lines: hold
+                            .lines
+                            .iter()
+                            .map(|(key, line)| (key.to_string(), line.0, line.1))
+                            .collect(),
+                    };
+                    (id.uuid(), row)
+                })
+                .collect(),
+            requests: self.requests.keys().map(|id| id.uuid()).collect(),
+        }
+    }
+}
+
+/// An answer in the model's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Said {
+    Hold(Hold),
+    State(HoldState),
+    Pools(Vec<(PoolKey, [i64; 5])>),
+    Done,
+}
+
+impl From<Answer> for Said {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Hold(hold) => Self::Hold(hold),
+            Answer::State(state) => Self::State(state),
+            Answer::Pools(standings) => Self::Pools(
+                standings
+                    .into_iter()
+                    .map(|standing| {
+                        let pool = standing.pool;
+                        let numbers = [
+                            pool.capacity,
+                            pool.held,
+                            pool.sold,
+                            pool.overbook,
+                            pool.capacity_version,
+                        ];
+                        (pool.key, numbers)
+                    })
+                    .collect(),
+            ),
+            Answer::Done => Self::Done,
+        }
+    }
+}
+
+/// What is in the database, in words that the model can be compared with.
+#[derive(Debug, PartialEq, Eq)]
+struct Rows {
+    pools: BTreeMap<String, [i64; 5]>,
+    holds: BTreeMap<Uuid, HoldRow>,
+    requests: BTreeSet<Uuid>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct HoldRow {
+    state: HoldState,
+    expires_at: Timestamp,
+    epoch: i64,
+    reference: String,
+    lines: Vec<(String, i64, i64)>,
+}
+
+/// Reads the rows of one run: pools under its prefix, holds and requests by the ids it used.
+async fn read_rows(sql: &PgPool, prefix: &str, ids: &BTreeSet<Uuid>, now: Timestamp) -> Rows {
+    let ids: Vec<Uuid> = ids.iter().copied().collect();
+    let pools: Vec<(i32, String, i64, i64, i64, i64, i64)> = sqlx::query_as(
+        "SELECT id, key, capacity, held, sold, overbook, capacity_version FROM pool WHERE starts_with(key, $1)",
+    )
+    .bind(prefix)
+    .fetch_all(sql)
+    .await
+    .expect("pools can be read");
+    type Row = (
+        Uuid,
+        i16,
+        jiff_sqlx::Timestamp,
+        i64,
+        String,
+        Vec<i32>,
+        Vec<i64>,
+        Vec<i64>,
+    );
+    let holds: Vec<Row> = sqlx::query_as(
+        "SELECT id, state, expires_at, epoch, reference, pools, units, returned FROM hold WHERE id = ANY($1)",
+    )
+    .bind(&ids)
+    .fetch_all(sql)
+    .await
+    .expect("holds can be read");
+    let requests: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM request WHERE id = ANY($1)")
+        .bind(&ids)
+        .fetch_all(sql)
+        .await
+        .expect("requests can be read");
+    let keys: BTreeMap<i32, &String> = pools.iter().map(|pool| (pool.0, &pool.1)).collect();
+    // Held on paper, until a batch writes the expiry down.
+    let mut unwritten: BTreeMap<i32, i64> = BTreeMap::new();
+    let mut hold_rows = BTreeMap::new();
+    for (id, state, expires_at, epoch, reference, on, units, returned) in holds {
+        let expires_at = Timestamp::from(expires_at);
+        let mut state = HoldState::from_code(state).expect("a state");
+        if state == HoldState::Live && now >= expires_at {
+            state = HoldState::Expired;
+            for (pool, units) in on.iter().zip(&units) {
+                *unwritten.entry(*pool).or_default() += units;
+            }
+        }
+        let lines = on
+            .iter()
+            .zip(&units)
+            .enumerate()
+            .map(|(place, (pool, units))| {
+                let returned = returned.get(place).copied().unwrap_or(0);
+                (keys[pool].clone(), *units, returned)
+            });
+        let row = HoldRow {
+            state,
+            expires_at,
+            epoch,
+            reference,
+            lines: lines.collect(),
+        };
+        hold_rows.insert(id, row);
+    }
+    Rows {
+        pools: pools
+            .iter()
+            .map(|(id, key, capacity, held, sold, overbook, version)| {
+                let held = held - unwritten.get(id).copied().unwrap_or(0);
+                (key.clone(), [*capacity, held, *sold, *overbook, *version])
+            })
+            .collect(),
+        holds: hold_rows,
+        requests: requests.into_iter().collect(),
+    }
+}
+
+/// What happens while requests are on their way.
+enum Disaster {
+    None,
+    BrokenConnections,
+    KilledWriter,
+}
+
+/// A request and its answer, where one came.
+struct Event {
+    request: Request,
+    answer: Option<Result<Said, Refusal>>,
+}
+
+/// The state the model ends in when these events happen in some order that explains every answer and leads to these rows.
+///
+/// The events of a burst are concurrent, so any order will do; but the last one of each writer was asked behind the rest.
+fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows) -> Option<Model> {
+    if let Some(simple) = explain_as_sent(model, writers)
+        && simple.rows() == *rows
+    {
+        return Some(simple);
+    }
+    // Bit n of a mask: event n has happened. What it may have led to is reached from every mask with one bit less.
+    let events: Vec<&Event> = writers.iter().flatten().collect();
+    let mut before_last = Vec::with_capacity(events.len());
+    for share in writers {
+        let first = before_last.len();
+        before_last.extend(std::iter::repeat_n(0_u32, share.len() - 1));
+        before_last.push((first..first + share.len() - 1).fold(0, |mask, n| mask | 1 << n));
+    }
+    let all = (1_u32 << events.len()) - 1;
+    let mut reached: Vec<Vec<Model>> = vec![Vec::new(); 1 << events.len()];
+    reached[0].push(model.clone());
+    for mask in 0..all {
+        for before in std::mem::take(&mut reached[mask as usize]) {
+            for (n, event) in events.iter().enumerate() {
+                let done = mask & (1 << n) != 0;
+                if done || mask & before_last[n] != before_last[n] {
+                    continue;
+                }
+                let next = &mut reached[(mask | 1 << n) as usize];
+                let (said, after) = before.ask(&event.request);
+                let possible = event.answer.as_ref().is_none_or(|answer| *answer == said);
+                if possible && !next.contains(&after) {
+                    next.push(after);
+                }
+                if event.answer.is_none() && !next.contains(&before) {
+                    next.push(before.clone());
+                }
+            }
+        }
+    }
+    reached[all as usize]
+        .iter()
+        .find(|model| model.rows() == *rows)
+        .cloned()
+}
+
+/// Tries the most likely order first.
+fn explain_as_sent(model: &Model, writers: &[Vec<Event>]) -> Option<Model> {
+    let mut model = model.clone();
+    for event in writers.iter().flatten() {
+        let (said, after) = model.ask(&event.request);
+        if event.answer.as_ref().is_some_and(|answer| *answer != said) {
+            return None;
+        }
+        model = after;
+    }
+    Some(model)
+}
+
+/// One run: a random history, and whether it can be explained.
+pub(super) struct Run<'a> {
+    world: &'a World,
+    seed: u64,
+    dice: StdRng,
+    model: Model,
+    prefix: String,
+    /// Ids that holds have or may get.
+    holds: Vec<HoldId>,
+    /// Asked before, to be asked again.
+    asked: Vec<Request>,
+    ids: BTreeSet<Uuid>,
+    rules: Rules,
+    faults: Faults,
+    writers: Vec<Running>,
+}
+
+/// What goes wrong in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Faults {
+    /// Nothing.
+    None,
+    /// Answers are lost, connections break, the writer is killed or replaced.
+    OneWriter,
+    /// The same, and two writers take the lease from each other all the time. Such a writer can never know that what he
+    /// remembers still holds, so he has every answer confirmed.
+    TwoWriters,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(world: &'a World, seed: u64, mut rules: Rules, faults: Faults) -> Self {
+        if faults == Faults::TwoWriters {
+            rules.answers_at_once = |_, _| false;
+        }
+        Self {
+            world,
+            seed,
+            dice: StdRng::seed_from_u64(seed),
+            model: Model::new(world.now()),
+            prefix: format!("sku:S{seed}-"),
+            holds: Vec::new(),
+            asked: Vec::new(),
+            ids: BTreeSet::new(),
+            rules,
+            faults,
+            writers: Vec::new(),
+        }
+    }
+
+    /// Runs so many operations; the error says what cannot be explained, and how to see it again.
+    pub(super) async fn go(mut self, operations: usize) -> Result<(), String> {
+        self.start_writer();
+        let mut done = 0;
+        let mut outcome = Ok(());
+        while done < operations && outcome.is_ok() {
+            if self.dice.random_ratio(1, 3) {
+                let seconds = *[1, 10, 59, 60, 300].choose(&mut self.dice).expect("some");
+                self.world.pass(seconds);
+                self.model.now = self.world.now();
+            }
+            if self.faults != Faults::None {
+                self.change_writers().await;
+            }
+            let burst: usize = self.dice.random_range(1..=5);
+            outcome = self.burst(burst).await;
+            done += burst;
+        }
+        for writer in self.writers.drain(..) {
+            writer.stop().await;
+        }
+        outcome.map_err(|error| {
+            format!(
+                "{error}\nrepeat: HOLDFAST_MODEL_SEED={} cargo test -p holdfast-inventory --lib model",
+                self.seed
+            )
+        })
+    }
+
+    fn start_writer(&mut self) {
+        self.writers.push(self.world.another(Terms {
+            // Whoever wants to write takes over at once.
+            lease: Duration::ZERO,
+            account_max_holds: ACCOUNT_MAX_HOLDS,
+            rules: self.rules.clone(),
+        }));
+    }
+
+    async fn change_writers(&mut self) {
+        match self.dice.random_range(0..40) {
+            0 => {
+                let writer = self.writers.swap_remove(0);
+                writer.stop().await;
+            }
+            1 => {
+                let writer = self.writers.swap_remove(0);
+                writer.kill().await;
+            }
+            2..=4 if self.faults == Faults::TwoWriters && self.writers.len() < 2 => {
+                self.start_writer()
+            }
+            5 if self.writers.len() == 2 => {
+                let writer = self.writers.swap_remove(1);
+                writer.stop().await;
+            }
+            _ => {}
+        }
+        if self.writers.is_empty() {
+            self.start_writer();
+        }
+    }
+
+    /// Asks so many things at once, loses some answers, and looks for an explanation.
+    async fn burst(&mut self, count: usize) -> Result<(), String> {
+        let mut shares: Vec<Vec<Request>> = self.writers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..count {
+            let share = self.dice.random_range(0..shares.len());
+            let request = self.draw();
+            shares[share].push(request);
+        }
+        let disaster = match self.dice.random_range(0..50) {
+            0 | 1 if self.faults != Faults::None => Disaster::BrokenConnections,
+            2 if self.faults != Faults::None => Disaster::KilledWriter,
+            _ => Disaster::None,
+        };
+        let lost = if self.faults != Faults::None {
+            8
+        } else {
+            u32::MAX
+        };
+        let losses: Vec<Vec<bool>> = shares
+            .iter()
+            .map(|share| {
+                share
+                    .iter()
+                    .map(|_| self.dice.random_ratio(1, lost))
+                    .collect()
+            })
+            .collect();
+        let asking = self
+            .writers
+            .iter()
+            .zip(&shares)
+            .zip(&losses)
+            .map(|((writer, share), losses)| ask_in_order(&writer.ledger, share, losses));
+        let strike = async {
+            match disaster {
+                Disaster::None => {}
+                Disaster::BrokenConnections => break_connections(&self.world.sql()).await,
+                Disaster::KilledWriter => self.writers[0].strike_down(),
+            }
+        };
+        let (answers, ()) = futures::join!(join_all(asking), strike);
+        let mut histories: Vec<Vec<Event>> = shares
+            .into_iter()
+            .zip(answers)
+            .map(|(share, answers)| {
+                let events = share.into_iter().zip(answers);
+                events
+                    .map(|(request, answer)| Event { request, answer })
+                    .collect()
+            })
+            .collect();
+        if matches!(disaster, Disaster::KilledWriter) {
+            self.start_writer();
+            self.writers.swap_remove(0).kill().await;
+        }
+        // Each writer answers this behind everything it was asked before, and a new one behind what a dead one did.
+        let keys: Vec<PoolKey> = self.keys();
+        for (writer, history) in self.writers.iter().zip(&mut histories) {
+            let request = Request::Look(keys.clone());
+            let answer = settled(&writer.ledger, &request).await?;
+            history.push(Event {
+                request,
+                answer: Some(answer),
+            });
+        }
+        let rows = read_rows(&self.world.sql(), &self.prefix, &self.ids, self.model.now).await;
+        self.model = explain(&self.model, &histories, &rows).ok_or_else(|| {
+            format!(
+                "no order explains these answers and rows: {}\nin the database: {rows:?}\nbefore: {:?}",
+                told(&self.model, &histories),
+                self.model
+            )
+        })?;
+        Ok(())
+    }
+
+    fn keys(&self) -> Vec<PoolKey> {
+        (0..5).map(|place| self.key(place)).collect()
+    }
+
+    fn key(&self, place: usize) -> PoolKey {
+        pool_key(&format!("{}{place}", self.prefix))
+    }
+
+    /// A request that may mean something: known ids and keys for the most part, sometimes the same as before.
+    fn draw(&mut self) -> Request {
+        if self.dice.random_ratio(1, 8)
+            && let Some(again) = self.asked.choose(&mut self.dice)
+        {
+            return again.clone();
+        }
+        let request = self.draw_new();
+        match &request {
+            Request::Return(back) => drop(self.ids.insert(back.request.uuid())),
+            Request::Adjust(adjust) => drop(self.ids.insert(adjust.request.uuid())),
+            Request::SetPolicy(policy) => drop(self.ids.insert(policy.request.uuid())),
+            _ => {}
+        }
+        self.asked.push(request.clone());
+        if self.asked.len() > 20 {
+            self.asked.remove(0);
+        }
+        request
+    }
+
+    fn draw_new(&mut self) -> Request {
+        let actor = Name::from("usr_model");
+        let ttl = Duration::from_secs(*[1, 60, 300, 600].choose(&mut self.dice).expect("some"));
+        let epoch = self
+            .dice
+            .random_ratio(1, 4)
+            .then(|| self.dice.random_range(1..=3));
+        match self.dice.random_range(0..100) {
+            0..40 => {
+                let hold = self.draw_hold(3);
+                let count = self.dice.random_range(1..=3);
+                let lines: Vec<Line> = (0..count)
+                    .map(|_| {
+                        let place = self.dice.random_range(0..5);
+                        Line {
+                            pool: self.key(place),
+                            units: self.dice.random_range(1..=3),
+                        }
+                    })
+                    .collect();
+                let lines: Vec<(&str, i64)> = lines
+                    .iter()
+                    .map(|line| (line.pool.as_str(), line.units))
+                    .collect();
+                Request::Reserve(Reserve {
+                    request: RequestId::new(hold.uuid()),
+                    account: self
+                        .dice
+                        .random_ratio(1, 2)
+                        .then(|| Name::from(self.prefix.as_str())),
+                    actor,
+                    basket: basket(&lines),
+                    ttl,
+                    epoch,
+                })
+            }
+            40..50 => {
+                let hold = self.draw_hold(20);
+                Request::Extend(Extend { hold, ttl, epoch })
+            }
+            50..54 => {
+                let hold = self.draw_hold(20);
+                let reference = Name::from(format!("ord_{}", self.dice.random_range(0..3)));
+                Request::Bind(Bind { hold, reference })
+            }
+            54..70 => {
+                let hold = self.draw_hold(20);
+                Request::Commit(Commit { hold, actor, epoch })
+            }
+            70..80 => {
+                let hold = self.draw_hold(10);
+                Request::Release(Release { hold, actor, epoch })
+            }
+            80..88 => {
+                let hold = self.draw_hold(20);
+                let place = self.dice.random_range(0..5);
+                let key = self.key(place);
+                let units = self.dice.random_range(1..=2);
+                Request::Return(Return {
+                    request: self.draw_request(),
+                    hold,
+                    actor,
+                    basket: basket(&[(key.as_str(), units)]),
+                })
+            }
+            88..96 => {
+                let places: BTreeSet<usize> = (0..self.dice.random_range(1..=2))
+                    .map(|_| self.dice.random_range(0..5))
+                    .collect();
+                let changes = places.into_iter().map(|place| {
+                    let pool = self.key(place);
+                    let expected = self.draw_version(&pool);
+                    let delta = self.dice.random_range(-4..=8);
+                    CapacityChange {
+                        pool,
+                        delta,
+                        expected,
+                    }
+                });
+                let changes = CapacityChanges::new(changes.collect()).expect("distinct");
+                Request::Adjust(Adjust {
+                    request: self.draw_request(),
+                    actor,
+                    reason: Name::from("counted"),
+                    changes,
+                })
+            }
+            _ => {
+                let place = self.dice.random_range(0..5);
+                let pool = self.key(place);
+                Request::SetPolicy(SetPolicy {
+                    request: self.draw_request(),
+                    actor,
+                    overbook: self.dice.random_range(0..=2),
+                    low_at: self.dice.random_ratio(1, 2).then_some(2),
+                    expected: self.draw_version(&pool),
+                    pool,
+                })
+            }
+        }
+    }
+
+    /// A recent hold, or one time in `new` an id that none has yet.
+    fn draw_hold(&mut self, new: u32) -> HoldId {
+        let recent = self.holds.len().saturating_sub(12);
+        let known = self.holds[recent..].choose(&mut self.dice).copied();
+        match known {
+            Some(hold) if !self.dice.random_ratio(1, new) => hold,
+            _ => {
+                let id = Uuid::from_u128(self.dice.random());
+                self.ids.insert(id);
+                self.holds.push(HoldId::new(id));
+                HoldId::new(id)
+            }
+        }
+    }
+
+    fn draw_request(&mut self) -> RequestId {
+        RequestId::new(Uuid::from_u128(self.dice.random()))
+    }
+
+    /// The version that stands, mostly.
+    fn draw_version(&mut self, pool: &PoolKey) -> i64 {
+        let stands = self
+            .model
+            .pools
+            .get(pool)
+            .map_or(0, |pool| pool.capacity_version);
+        if self.dice.random_ratio(1, 6) {
+            stands + 1
+        } else {
+            stands
+        }
+    }
+}
+
+/// Asks everything without waiting, in this order; `None` where the answer was lost on the way or says nothing.
+async fn ask_in_order(
+    ledger: &Ledger,
+    requests: &[Request],
+    losses: &[bool],
+) -> Vec<Option<Result<Said, Refusal>>> {
+    let asking = requests.iter().zip(losses).map(async |(request, lost)| {
+        let mut asking = pin!(ledger.ask(request.clone()));
+        // The first poll puts it into the inbox.
+        let answer = match poll!(&mut asking) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending if *lost => return None,
+            Poll::Pending => asking.await,
+        };
+        match answer {
+            Err(Refusal::Unavailable(_)) => None,
+            answer => Some(answer.map(Said::from)),
+        }
+    });
+    join_all(asking).await
+}
+
+/// The answer of a writer that is asked until it knows.
+async fn settled(ledger: &Ledger, request: &Request) -> Result<Result<Said, Refusal>, String> {
+    for _ in 0..1_000 {
+        match ledger.ask(request.clone()).await {
+            Err(Refusal::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            answer => return Ok(answer.map(Said::from)),
+        }
+    }
+    Err("the writer never settles".to_owned())
+}
+
+async fn break_connections(sql: &PgPool) {
+    sqlx::query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'holdfast ledger'",
+    )
+    .execute(sql)
+    .await
+    .expect("a role may end its own sessions");
+}
+
+/// What was asked and answered, and what the model says to it in the order it was sent.
+fn told(model: &Model, histories: &[Vec<Event>]) -> String {
+    let mut model = model.clone();
+    let mut text = String::new();
+    for (writer, history) in histories.iter().enumerate() {
+        for Event { request, answer } in history {
+            let (said, after) = model.ask(request);
+            model = after;
+            text.push_str(&format!(
+                "\n  writer {writer}: {request:?}\n    answer: {answer:?}\n    model:  {said:?}"
+            ));
+        }
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ledger_means_what_the_model_means() {
+    let seeds: Vec<u64> = match std::env::var("HOLDFAST_MODEL_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a seed is a number")],
+        Err(_) => (0..SEEDS).collect(),
+    };
+    let lanes = (0..LANES).map(|lane| {
+        let seeds: Vec<u64> = seeds
+            .iter()
+            .copied()
+            .filter(|seed| seed % LANES == lane)
+            .collect();
+        let runtime = Handle::current();
+        // A thread of its own each, for the searching; the writers are tasks like any others.
+        tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                let world = World::without_writer().await;
+                for seed in seeds {
+                    let faults = if seed % 2 == 0 {
+                        Faults::OneWriter
+                    } else {
+                        Faults::TwoWriters
+                    };
+                    let run = Run::new(&world, seed, Rules::default(), faults);
+                    run.go(OPERATIONS)
+                        .await
+                        .unwrap_or_else(|error| panic!("{error}"));
+                }
+            });
+        })
+    });
+    for lane in join_all(lanes).await {
+        if let Err(failed) = lane {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    }
+}
