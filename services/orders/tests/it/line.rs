@@ -1,6 +1,9 @@
 //! The line to a peer: breaks off as told, and counts what went over it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tokio::sync::Notify;
 use tonic::{Response, Status};
@@ -16,6 +19,10 @@ pub(crate) enum Break {
     HangsOnTheWay,
     /// The peer does it, and the answer hangs until whoever calls is gone.
     HangsOnTheWayBack,
+    /// The peer does it, and the answer waits until the test says go on.
+    Paused,
+    /// It waits until the test says go on, and then reaches the peer.
+    PausedOnTheWay,
 }
 
 #[derive(Clone, Default)]
@@ -27,6 +34,8 @@ struct State {
     breaks: Mutex<Vec<(&'static str, Break, usize)>>,
     calls: Mutex<Vec<&'static str>>,
     hangs: Notify,
+    go_on: Notify,
+    paused: AtomicUsize,
 }
 
 impl Line {
@@ -57,6 +66,23 @@ impl Line {
         self.0.hangs.notified().await;
     }
 
+    /// Lets the paused call go on.
+    pub(crate) fn go_on(&self) {
+        self.0.go_on.notify_one();
+    }
+
+    /// How many calls are paused.
+    pub(crate) fn paused(&self) -> usize {
+        self.0.paused.load(Relaxed)
+    }
+
+    async fn pause(&self) {
+        self.0.paused.fetch_add(1, Relaxed);
+        self.0.hangs.notify_one();
+        self.0.go_on.notified().await;
+        self.0.paused.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) async fn over<T>(
         &self,
         call: &'static str,
@@ -80,6 +106,15 @@ impl Line {
             Some(Break::OnTheWayBack) => {
                 act()?;
                 Err(gone())
+            }
+            Some(Break::Paused) => {
+                let answer = act();
+                self.pause().await;
+                answer.map(Response::new)
+            }
+            Some(Break::PausedOnTheWay) => {
+                self.pause().await;
+                act().map(Response::new)
             }
             Some(hang) => {
                 if hang == Break::HangsOnTheWayBack {

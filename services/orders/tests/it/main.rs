@@ -1,7 +1,11 @@
 //! The orders service at its door, on a real database, between a ledger and payments that are right.
 
 mod buying;
+mod failing;
+mod giving_back;
 mod ledger;
 mod line;
+mod reading;
 mod till;
+mod waiting;
 mod world;

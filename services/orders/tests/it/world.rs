@@ -37,6 +37,7 @@ use holdfast_proto::{
 };
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
 use jiff::SignedDuration;
+use jiff_sqlx::ToSqlx;
 use sqlx::PgPool;
 use tokio::{runtime::Runtime, task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
@@ -68,8 +69,10 @@ holdfast_testkit::scripted_peer! {
 pub(crate) const PRICE: i64 = 500;
 pub(crate) const HOLD_SECS: i64 = 600;
 pub(crate) const LEASE_SECS: i64 = 15;
+/// What the gateway gives a purchase.
+const PURCHASE_DEADLINE_SECS: u64 = 5;
 /// How long a test waits for something that never comes.
-const WAIT_MAX_SECS: u64 = 10;
+const WAIT_MAX_SECS: u64 = 60;
 
 pub(crate) struct World {
     pub(crate) db: TestDatabase,
@@ -82,7 +85,7 @@ pub(crate) struct World {
     pub(crate) customer: Asker,
     pub(crate) staff: Asker,
     pub(crate) process: Process,
-    answer_millis: u64,
+    setting: (&'static str, u64),
 }
 
 /// The service in a runtime of its own: dropping that leaves behind what a killed process leaves behind.
@@ -91,6 +94,7 @@ pub(crate) struct Process {
     transport: Transport,
     pub(crate) consumers: Vec<Consumer>,
     shutdown: CancellationToken,
+    works: Vec<JoinHandle<()>>,
 }
 
 impl World {
@@ -99,6 +103,11 @@ impl World {
     }
 
     pub(crate) async fn answering_within(answer_millis: u64) -> Self {
+        Self::with("answer_millis", answer_millis).await
+    }
+
+    /// With another value for a setting.
+    pub(crate) async fn with(key: &'static str, value: u64) -> Self {
         let db = TestDatabase::create("orders", &holdfast_orders::MIGRATOR).await;
         let clock = FakeClock::new("2026-12-01T09:00:00Z".parse().expect("a moment"));
         let realm = Realm::new(clock.clone());
@@ -113,7 +122,7 @@ impl World {
             .otherwise(|ask| Ok(quote(ask, PRICE)));
         let users: Arc<Users> = Arc::default();
         let peers = peers(&ledger, &till, &catalog, &users);
-        let process = Process::start(&db, &realm, peers, answer_millis).await;
+        let process = Process::start(&db, &realm, peers, (key, value)).await;
         Self {
             customer: realm.somebody(Role::User),
             staff: realm.somebody(Role::Staff),
@@ -125,14 +134,14 @@ impl World {
             catalog,
             users,
             process,
-            answer_millis,
+            setting: (key, value),
         }
     }
 
     /// A second process on the same database.
     pub(crate) async fn another_process(&self) -> Process {
         let peers = peers(&self.ledger, &self.till, &self.catalog, &self.users);
-        Process::start(&self.db, &self.realm, peers, self.answer_millis).await
+        Process::start(&self.db, &self.realm, peers, self.setting).await
     }
 
     /// Kills the process and starts another one once the lease of what it was doing is over.
@@ -175,7 +184,8 @@ impl World {
         items: &[(&str, i64)],
         token: &str,
     ) -> JoinHandle<Result<pb::Order, Status>> {
-        let request = self.customer.ask(wish(key, items, token));
+        let mut request = self.customer.ask(wish(key, items, token));
+        request.set_timeout(Duration::from_secs(PURCHASE_DEADLINE_SECS));
         let mut client = self.process.client();
         self.process.spawn(async move {
             let answer = client.place_order(request).await?;
@@ -281,6 +291,24 @@ impl World {
             (order.status() == status).then_some(order)
         })
         .await
+    }
+
+    /// Waits until the only order is in that status, while the longest wait after a failure passes at each look. Tokens
+    /// do not live that long.
+    pub(crate) async fn becomes_in_time(&self, status: &str) {
+        self.until(&format!("the order is {status}"), async || {
+            let now = holdfast_kernel::Clock::now(&self.clock).to_sqlx();
+            let query = sqlx::query_as(
+                "SELECT status, leased_until > $1 FROM orders JOIN saga ON order_id = id",
+            );
+            let (stands, at_work): (String, bool) =
+                query.bind(now).fetch_one(&self.db.app()).await.ok()?;
+            if !at_work {
+                self.pass(31);
+            }
+            (stands == status).then_some(())
+        })
+        .await;
     }
 
     /// Waits until no saga is under way and no refund open.
@@ -413,7 +441,12 @@ impl World {
 }
 
 impl Process {
-    async fn start(db: &TestDatabase, realm: &Realm, peers: Peers, answer_millis: u64) -> Self {
+    async fn start(
+        db: &TestDatabase,
+        realm: &Realm,
+        peers: Peers,
+        (key, value): (&'static str, u64),
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -428,20 +461,26 @@ impl Process {
         let defaults =
             settings::Settings::load(&[holdfast_orders::DEFAULTS], None).expect("defaults");
         let settings: Settings = defaults
-            .with("orders.answer_millis", answer_millis)
+            .with(&format!("orders.{key}"), value)
             .with("orders.poll_millis", 5)
             .section("orders")
             .expect("the service's own section");
         let service = holdfast_orders::build(settings, peers, context).expect("built");
-        for task in service.tasks {
-            runtime.spawn(task.work);
-        }
+        let works = (service.tasks.into_iter())
+            .map(|task| runtime.spawn(task.work))
+            .collect();
         Self {
             runtime: Some(runtime),
             transport: transport::local(Door::new("orders", service.routes)),
             consumers: service.consumers,
             shutdown,
+            works,
         }
+    }
+
+    /// Whether its workers have ended; its door has not.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.works.iter().all(JoinHandle::is_finished)
     }
 
     pub(crate) fn client(&self) -> OrdersServiceClient<Transport> {
