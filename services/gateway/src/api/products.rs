@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, promised,
-    shape::{Money, Options, Page, Slice, moment},
+    shape::{Money, Options, Page, Slice, moment, paged},
 };
 use crate::{Gateway, decode::Query, idempotency::Keyed, problems::Problem, reply::Reply};
 
@@ -142,7 +142,8 @@ async fn list_products(
         .catalog
         .clone()
         .list_products(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let products = answer
         .products
