@@ -155,9 +155,8 @@ impl ProductFile {
         if !faults.is_empty() {
             return Err(FileFaults(faults));
         }
-        let digest = Sha256::digest(content);
         Ok(Self {
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: format!("{:x}", Sha256::digest(content)),
             products,
         })
     }

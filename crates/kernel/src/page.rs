@@ -1,5 +1,7 @@
 //! Slices of lists: how many, and from where on.
 
+use std::fmt::Write;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Entries of a page when nobody says how many.
@@ -27,7 +29,11 @@ impl PageToken {
     /// The bookmark behind an entry with this sort key.
     pub fn after<T: Serialize>(key: &T) -> Self {
         let json = serde_json::to_vec(key).expect("sort keys are plain values");
-        Self(json.iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut text = String::with_capacity(2 * json.len());
+        for byte in json {
+            write!(text, "{byte:02x}").expect("text takes text");
+        }
+        Self(text)
     }
 
     /// The text that travels.

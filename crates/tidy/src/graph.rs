@@ -29,8 +29,8 @@ pub fn calls() -> Edges {
         .collect()
 }
 
-/// Types of messages that each service announces: in its `messages.rs`, every literal like `order.created` that is not
-/// something it listens to.
+/// Types of messages that each service announces: in its `messages.rs` and its `domain.rs`, every literal like
+/// `order.created` that is not something it listens to.
 pub fn announced() -> Edges {
     kinds(|source| {
         let listened: BTreeSet<String> = listened_in(source);
@@ -76,7 +76,7 @@ pub fn drawing() -> String {
     }
     let announced = announced();
     for (listener, kinds) in listened() {
-        for (announcer, _) in &announced {
+        for announcer in announced.keys() {
             let heard: Vec<&str> = kinds
                 .iter()
                 .filter(|kind| announced[announcer].contains(*kind))
@@ -112,13 +112,12 @@ fn kinds(read: impl Fn(&str) -> BTreeSet<String>) -> Edges {
     services()
         .into_iter()
         .map(|service| {
-            let path = format!("services/{service}/src/messages.rs");
-            let source = tree::root().join(&path);
-            let kinds = match std::fs::read_to_string(source) {
-                Ok(source) => read(&source),
-                Err(_) => BTreeSet::new(),
-            };
-            (service, kinds)
+            let source: String = ["messages", "domain"]
+                .map(|file| tree::root().join(format!("services/{service}/src/{file}.rs")))
+                .iter()
+                .filter_map(|path| std::fs::read_to_string(path).ok())
+                .collect();
+            (service, read(&source))
         })
         .collect()
 }
@@ -139,12 +138,15 @@ fn kinds_in(source: &str) -> BTreeSet<String> {
                 .bytes()
                 .all(|letter| letter.is_ascii_lowercase() || letter == b'_')
     };
+    // Topics and consumers are named with a dot as well: `holdfast.orders`, `orders.payments`.
+    let services = services();
+    let names_a_room = |what: &str| what == "holdfast" || services.iter().any(|name| name == what);
     tree::literals(source)
         .into_iter()
         .filter(|literal| {
             literal
                 .split_once('.')
-                .is_some_and(|(what, happened)| word(what) && word(happened))
+                .is_some_and(|(what, happened)| word(what) && word(happened) && !names_a_room(what))
         })
         .collect()
 }

@@ -170,7 +170,7 @@ fn named_in(text: &str) -> Option<(String, String)> {
 
 /// `items[0]` and `sku` are `items[0].sku`; a path that ends with the name already stays.
 fn inside(path: &serde_path_to_error::Path, name: &str) -> String {
-    let last = path.iter().last();
+    let last = path.iter().next_back();
     match last {
         None => name.to_owned(),
         Some(Segment::Map { key }) if key == name => path.to_string(),

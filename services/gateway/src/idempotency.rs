@@ -27,6 +27,7 @@ use tracing::Instrument;
 use crate::{
     decode,
     error::GatewayError,
+    lookup::Lookups,
     problems::Problem,
     reply::Reply,
     seal::ReplyKey,
@@ -40,7 +41,7 @@ const KEY_MAX_CHARS: usize = 255;
 /// Requests with a key that one process works on at once.
 const RUNNING_MAX_ENTRIES: usize = 20_000;
 const PRUNE_MAX_ROWS: i64 = 1_000;
-const PRUNE_PAUSE: Duration = Duration::from_secs(60);
+const PRUNE_PAUSE: Duration = Duration::from_mins(1);
 
 /// SHA-256 over what was asked: tells the same request from another one under the same key.
 pub(crate) type Fingerprint = [u8; 32];
@@ -157,6 +158,7 @@ pub(crate) struct Replies(Arc<State>);
 struct State {
     context: Context,
     kept_for: Duration,
+    lookups: Lookups,
     running: Mutex<HashMap<RequestId, Fingerprint>>,
 }
 
@@ -166,6 +168,7 @@ impl Replies {
         Self(Arc::new(State {
             context,
             kept_for,
+            lookups: Lookups::default(),
             running: Mutex::default(),
         }))
     }
@@ -220,9 +223,8 @@ impl Replies {
     }
 
     async fn find(&self, once: &Once) -> Result<Option<Reply>, Fault> {
-        let context = &self.0.context;
-        let mut db = database::acquire(&context.database).await?;
-        match store::find_reply(&mut db, once.request_id, context.clock.now()).await? {
+        let state = &self.0;
+        match state.lookups.find(&state.context, once.request_id).await? {
             Some(stored) => Ok(open(once, stored)?),
             None => Ok(None),
         }
@@ -241,10 +243,8 @@ impl Replies {
             metrics::counter!("gateway_replies_total", "result" => "stored").increment(1);
             return Ok(None);
         }
-        match store::find_reply(&mut db, id, now).await? {
-            Some(stored) => Ok(open(once, stored)?),
-            None => Ok(None),
-        }
+        drop(db);
+        self.find(once).await
     }
 
     /// Marks the request as running until the mark is dropped, however its work ends.

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `access` (every route and who may use it), `api` (a file a resource: decode, call, encode),
 //! `problems` (what clients are told), `idempotency` (a request asked twice), `decode` and `reply` (bytes in, bytes
-//! out), `hygiene` and `limits` (what holds for all), `server` (the sockets), `seal` and `store` (replies at rest).
+//! out), `hygiene` and `limits` (what holds for all), `server` (the sockets), `seal`, `lookup` and `store` (replies at rest).
 
 mod access;
 mod api;
@@ -11,6 +11,7 @@ mod error;
 mod hygiene;
 mod idempotency;
 mod limits;
+mod lookup;
 mod problems;
 mod reply;
 mod seal;

@@ -46,7 +46,7 @@ pub const REASONS: &[Reason] = &[
     reason("FORBIDDEN", 403, "forbidden", "This account may not do this."),
     reason("TOO_MANY_REQUESTS", 429, "too_many_requests", "Too many requests in a short time."),
     reason("UNAVAILABLE", 503, "unavailable", "The service cannot answer now; ask again."),
-    reason("BUSY", 503, "busy", "The service has too much to do; ask again."),
+    reason("BUSY", 429, "busy", "Too many ask this at once; ask again."),
     reason("INTERNAL", 500, "internal", "The service failed."),
     reason("IDEMPOTENCY_KEY_REUSED", 422, "idempotency_key_reused", "The idempotency key was used for another request."),
     reason("IDEMPOTENCY_IN_PROGRESS", 409, "idempotency_in_progress", "The first request with this idempotency key is still running."),
@@ -80,6 +80,8 @@ pub const REASONS: &[Reason] = &[
     reason("POOL_EXISTS", 409, "pool_exists", "The key is kept in stock already."),
     reason("CAPACITY_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     reason("BELOW_COMMITTED", 409, "below_committed", "Less than what is held and sold."),
+    reason("REQUEST_MISMATCH", 422, "idempotency_key_reused", "The idempotency key was used for another request."),
+    reason("LEDGER_FULL", 503, "ledger_full", "The ledger has too much to do; ask again."),
     reason("INSUFFICIENT_UNITS", 409, "insufficient_units", "Not enough units are available."),
     reason("TOO_MANY_HOLDS", 429, "too_many_holds", "This account holds too much at once."),
     reason("TOO_MANY_LINES", 422, "too_many_lines", "Too many lines in one basket."),
@@ -105,18 +107,10 @@ pub const REASONS: &[Reason] = &[
 ];
 
 /// Names of a fault's figures that are numbers to clients; all others are texts.
+#[rustfmt::skip]
 const NUMBERS: &[&str] = &[
-    "available",
-    "blocked",
-    "capacity",
-    "captured",
-    "committed",
-    "held",
-    "overbook",
-    "refunded",
-    "requested",
-    "sold",
-    "version",
+    "asked", "available", "blocked", "capacity", "capacity_version", "captured", "expected", "held", "left", "limit",
+    "lines", "overbook", "refunded", "requested", "sold", "version",
 ];
 
 /// Members that a figure must not take the place of.

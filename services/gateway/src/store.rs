@@ -3,6 +3,7 @@
 use holdfast_kernel::{RequestId, Timestamp};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::idempotency::Fingerprint;
 
@@ -13,31 +14,33 @@ pub(crate) struct Stored {
     pub(crate) sealed: Option<Vec<u8>>,
 }
 
-/// What was answered to this request.
-pub(crate) async fn find_reply(
+/// What was answered to these requests, as far as anything was.
+pub(crate) async fn find_replies(
     db: &mut PgConnection,
-    request: RequestId,
+    requests: &[Uuid],
     now: Timestamp,
-) -> Result<Option<Stored>, sqlx::Error> {
-    let row: Option<(Vec<u8>, Option<Vec<u8>>)> = sqlx::query_as(
-        "SELECT fingerprint, CASE WHEN kept_until > $2 THEN sealed END
-           FROM reply WHERE request_id = $1",
+) -> Result<Vec<(RequestId, Stored)>, sqlx::Error> {
+    let rows: Vec<(Uuid, Vec<u8>, Option<Vec<u8>>)> = sqlx::query_as(
+        "SELECT request_id, fingerprint, CASE WHEN kept_until > $2 THEN sealed END
+           FROM reply WHERE request_id = ANY($1)",
     )
-    .bind(request.uuid())
+    .bind(requests)
     .bind(now.to_sqlx())
-    .fetch_optional(db)
+    .fetch_all(db)
     .await?;
-    row.map(|(fingerprint, sealed)| {
-        let fingerprint = fingerprint.try_into().map_err(|other: Vec<u8>| {
-            let text = format!("reply.fingerprint of {request}: {} bytes", other.len());
-            sqlx::Error::Decode(text.into())
-        })?;
-        Ok(Stored {
-            fingerprint,
-            sealed,
+    rows.into_iter()
+        .map(|(request, fingerprint, sealed)| {
+            let fingerprint = fingerprint.try_into().map_err(|other: Vec<u8>| {
+                let text = format!("reply.fingerprint of {request}: {} bytes", other.len());
+                sqlx::Error::Decode(text.into())
+            })?;
+            let stored = Stored {
+                fingerprint,
+                sealed,
+            };
+            Ok((RequestId::new(request), stored))
         })
-    })
-    .transpose()
+        .collect()
 }
 
 /// Keeps a reply until `kept_until`, unless one is kept already.

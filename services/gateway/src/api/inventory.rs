@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, if_match, promised,
-    shape::{Page, Slice, moment, word},
+    shape::{Page, Slice, moment, paged, word},
 };
 use crate::{
     Gateway,
@@ -151,7 +151,8 @@ async fn list_pools(
         .inventory
         .clone()
         .list_pools(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let pools = answer.pools.into_iter().map(Pool::from).collect();
     Ok(Reply::ok(&Page::<Pool>::new(pools, answer.page)))
@@ -296,7 +297,8 @@ async fn list_movements(
         .inventory
         .clone()
         .list_movements(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let movements = answer
         .movements

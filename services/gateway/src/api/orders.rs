@@ -17,7 +17,7 @@ use super::{
     Answer,
     payments::{Method, MethodChoice},
     promised,
-    shape::{Money, Page, Slice, moment, optional_moment, word},
+    shape::{Money, Page, Slice, moment, optional_moment, paged, word},
 };
 use crate::{
     Gateway, decode::Query, error::GatewayError, idempotency::Keyed, problems::Problem,
@@ -192,7 +192,8 @@ async fn list_orders(
         .orders
         .clone()
         .list_orders(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let orders = answer.orders.into_iter().map(|found| order(Some(found)));
     let orders = orders.collect::<Result<_, _>>()?;

@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, promised,
-    shape::{Money, Page, Slice, moment, optional_moment, word},
+    shape::{Money, Page, Slice, moment, optional_moment, paged, word},
 };
 use crate::{
     Gateway,
@@ -138,7 +138,8 @@ async fn list_methods(
         .payments
         .clone()
         .list_payment_methods(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let methods = answer.methods.into_iter().map(|found| method(Some(found)));
     let methods = methods.collect::<Result<_, _>>()?;

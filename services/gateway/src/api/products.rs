@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, if_match, promised,
-    shape::{Money, Options, Page, Slice, moment},
+    shape::{Money, Options, Page, Slice, moment, paged},
 };
 use crate::{
     Gateway,
@@ -149,7 +149,8 @@ async fn list_products(
         .catalog
         .clone()
         .list_products(request)
-        .await?
+        .await
+        .map_err(paged)?
         .into_inner();
     let products = answer
         .products

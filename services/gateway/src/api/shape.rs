@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_kernel::page;
-use holdfast_platform::wire;
+use holdfast_platform::{fault::Fault, wire};
 use holdfast_proto::{money::v1 as money_pb, page::v1 as page_pb};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -114,4 +114,18 @@ pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)
         .unwrap_or(name)
         .to_ascii_lowercase()
+}
+
+/// A service's refusal of a page, in the words of this door: what is a page's token there is a cursor here.
+pub(super) fn paged(refused: tonic::Status) -> Problem {
+    let fault = Fault::from_status(&refused);
+    let is_page = |item: &serde_json::Value| item["field"] == "page";
+    if fault.items().iter().any(is_page) {
+        return GatewayError::Field {
+            field: "cursor".to_owned(),
+            text: "wanted the next_cursor of the slice before".to_owned(),
+        }
+        .into();
+    }
+    fault.into()
 }

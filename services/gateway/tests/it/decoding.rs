@@ -1,7 +1,7 @@
 //! What clients send, and what they are told when it cannot be taken.
 
 use futures::StreamExt;
-use holdfast_platform::identity::Role;
+use holdfast_platform::{fault::Fault, identity::Role};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -209,4 +209,28 @@ async fn a_change_says_what_it_was_read_as_or_is_refused() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_list_gave_is_refused_by_its_own_name() {
+    let world = World::new().await;
+    let refused = Fault::invalid("page", "the page token is none that this list gave");
+    world.catalog.list_products.then(Err(refused.into()));
+    let told = world.get("/v1/products?cursor=zz").send_nothing().await;
+    assert_eq!(told.problem(), (422, "invalid_argument".into()));
+    assert_eq!(told.json()["errors"][0]["field"], "cursor");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let world = World::new().await;
+    let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    // From here on time jumps to the next timer.
+    tokio::time::pause();
+    let told = world
+        .post("/v1/users/login")
+        .with("content-type", "application/json")
+        .send_body(axum::body::Body::from_stream(never))
+        .await;
+    assert_eq!(told.problem(), (408, "body_too_slow".into()));
 }

@@ -1,6 +1,6 @@
 //! The same request twice, in all its ways.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures::future::select;
 use holdfast_platform::{
@@ -348,7 +348,7 @@ async fn replies_whose_time_is_over_are_pruned_and_their_keys_stay() {
     world.orders_sell();
     world.buy("k1").await;
     world.clock.advance(SignedDuration::from_hours(25));
-    let pruner = world.run_tasks();
+    let tasks = world.run_tasks();
     let pruned = async {
         while world.replies().await != (1, 0) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -358,7 +358,7 @@ async fn replies_whose_time_is_over_are_pruned_and_their_keys_stay() {
         .await
         .expect("pruned");
     world.begin_to_end();
-    pruner.await.expect("it ends with the process");
+    tasks.await.expect("it ends with the process");
 }
 
 #[tokio::test]
@@ -374,4 +374,46 @@ async fn stored_replies_cannot_be_read_without_the_key() {
         assert!(!rows.windows(part.len()).any(|window| window == part));
     }
     assert!(rows.len() > told.bytes.len());
+}
+
+#[tokio::test]
+async fn a_rush_of_buyers_is_looked_up_together_and_each_gets_an_answer_of_their_own() {
+    const BUYERS: usize = 2_000;
+    let world = World::new().await;
+    world.orders.place_order.otherwise(|asked| {
+        let text = format!("of {}", asked.request_id);
+        Err(Fault::new(FaultCode::Conflict, "OUT_OF_STOCK", text).into())
+    });
+    let buying = (0..BUYERS).map(|_| {
+        let buyer = world.somebody(Role::User);
+        let asking = world.post("/v1/orders").by(&buyer).key("k");
+        async move { asking.send(&basket(1)).await }
+    });
+    let told = futures::future::join_all(buying).await;
+    let details: HashSet<String> = told
+        .iter()
+        .map(|told| {
+            assert_eq!(told.problem(), (409, "out_of_stock".into()));
+            told.json()["detail"].to_string()
+        })
+        .collect();
+    assert_eq!(details.len(), BUYERS);
+}
+
+#[tokio::test]
+async fn while_the_store_cannot_be_read_nothing_is_done() {
+    let world = World::new().await;
+    world.orders_sell();
+    let owner = world.db.owner();
+    for (statement, status) in [
+        ("ALTER TABLE reply RENAME TO reply_away", 500),
+        ("ALTER TABLE reply_away RENAME TO reply", 201),
+    ] {
+        sqlx::raw_sql(statement)
+            .execute(&owner)
+            .await
+            .expect("renamed");
+        assert_eq!(world.buy("k1").await.status.as_u16(), status, "{statement}");
+    }
+    assert_eq!(world.orders.place_order.asked().len(), 1);
 }

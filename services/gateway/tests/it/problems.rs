@@ -123,23 +123,29 @@ async fn a_service_that_is_away_is_503_and_one_that_breaks_its_contract_500() {
     assert_eq!(empty.problem(), (500, "internal".into()));
 }
 
-/// The reasons that stand in a source file: the first text after each `Fault::new(`.
-fn reasons_in(source: &str) -> Vec<String> {
+/// The reasons that stand in a source file: every text in capitals of a table of errors, the first one after each
+/// `Fault::new(` elsewhere.
+fn reasons_in(source: &str, is_table: bool) -> Vec<String> {
     let production = source.split("#[cfg(test)]").next().unwrap_or_default();
-    production
-        .split("Fault::new(")
-        .skip(1)
-        .filter_map(|rest| {
-            let literal = rest.split('"').nth(1)?;
-            let shouted = literal
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-            (shouted && !literal.is_empty()).then(|| literal.to_owned())
+    let texts: Vec<&str> = if is_table {
+        production.split('"').skip(1).step_by(2).collect()
+    } else {
+        let made = production.split("Fault::new(").skip(1);
+        made.filter_map(|rest| rest.split('"').nth(1)).collect()
+    };
+    texts
+        .into_iter()
+        .filter(|text| {
+            text.len() > 2
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
         })
+        .map(ToOwned::to_owned)
         .collect()
 }
 
-fn sources(folder: &Path, found: &mut Vec<String>) {
+fn sources(folder: &Path, found: &mut Vec<(bool, String)>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -148,7 +154,8 @@ fn sources(folder: &Path, found: &mut Vec<String>) {
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(fs::read_to_string(&path).expect("a readable file"));
+            let text = fs::read_to_string(&path).expect("a readable file");
+            found.push((path.ends_with("error.rs"), text));
         }
     }
 }
@@ -162,7 +169,10 @@ fn the_table_knows_every_reason_that_a_service_can_give() {
         sources(&service.expect("a service").path().join("src"), &mut found);
     }
     let known: BTreeSet<&str> = REASONS.iter().map(|reason| reason.reason).collect();
-    let given: BTreeSet<String> = found.iter().flat_map(|source| reasons_in(source)).collect();
+    let given: BTreeSet<String> = found
+        .iter()
+        .flat_map(|(is_table, source)| reasons_in(source, *is_table))
+        .collect();
     assert!(given.len() > 10, "the sources were found: {given:?}");
     let unknown: Vec<_> = given
         .iter()
@@ -238,6 +248,7 @@ fn contracts(folder: &Path, found: &mut Vec<String>) {
 
 #[test]
 fn the_reading_of_sources_finds_reasons_on_one_line_and_on_several() {
-    let source = "Fault::new(FaultCode::Conflict, \"A_B\", text)\nFault::new(\n  NotFound,\n  \"C\",\n \"there\")";
-    assert_eq!(reasons_in(source), ["A_B", "C"]);
+    let source = "Fault::new(FaultCode::Conflict, \"A_B\", text)\nFault::new(\n  NotFound,\n  \"CDE\",\n \"there\")";
+    assert_eq!(reasons_in(source, false), ["A_B", "CDE"]);
+    assert_eq!(reasons_in("let f = conflict(\"X_Y\");", true), ["X_Y"]);
 }
