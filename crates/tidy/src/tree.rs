@@ -14,6 +14,15 @@ pub struct File {
     pub text: String,
 }
 
+impl File {
+    /// Whether the file is of a kind, by what follows the last dot: `rs`, `md`.
+    pub fn is(&self, extension: &str) -> bool {
+        Path::new(&self.path)
+            .extension()
+            .is_some_and(|found| found == extension)
+    }
+}
+
 const SKIPPED_FOLDERS: [&str; 4] = ["target", ".git", "node_modules", ".holdfast"];
 
 /// The root of the checkout.

@@ -260,7 +260,7 @@ fn every_situation_in_the_table_names_a_test_that_exists() {
     let tests: BTreeSet<String> = ["crates", "services", "bin", "e2e"]
         .iter()
         .flat_map(|folder| tree::files(folder))
-        .filter(|file| file.path.ends_with(".rs"))
+        .filter(|file| file.is("rs"))
         .flat_map(|file| {
             file.text
                 .lines()
@@ -287,7 +287,7 @@ fn the_longest_files_are_told() {
     let mut lengths: Vec<(usize, String)> = ["crates", "services", "bin", "e2e"]
         .iter()
         .flat_map(|folder| tree::files(folder))
-        .filter(|file| file.path.ends_with(".rs"))
+        .filter(|file| file.is("rs"))
         .map(|file| (file.text.lines().count(), file.path))
         .collect();
     lengths.sort_unstable_by(|one, other| other.cmp(one));
@@ -307,10 +307,7 @@ fn manifests() -> Vec<File> {
 
 fn documents() -> Vec<File> {
     let files = tree::files("");
-    files
-        .into_iter()
-        .filter(|file| file.path.ends_with(".md"))
-        .collect()
+    files.into_iter().filter(|file| file.is("md")).collect()
 }
 
 fn access_table(service: &str) -> String {

@@ -1,0 +1,170 @@
+//! A shop's catalog beside a ledger that answers as the test says.
+
+use std::{collections::HashMap, sync::Arc};
+
+use holdfast_kernel::{RequestId, Timestamp};
+use holdfast_platform::{
+    identity::Role,
+    outbox,
+    transport::{self, Door, Transport},
+};
+use holdfast_proto::{
+    catalog::v1::{self as pb, catalog_service_client::CatalogServiceClient},
+    inventory::v1::{
+        self as ledger,
+        inventory_service_client::InventoryServiceClient,
+        inventory_service_server::{InventoryService, InventoryServiceServer},
+    },
+    money::v1::Money,
+};
+use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
+use tonic::Status;
+
+holdfast_testkit::scripted_peer! {
+    /// The ledger, as the test says.
+    pub(crate) struct Inventory: InventoryService {
+        reserve(ledger::ReserveRequest) -> ledger::ReserveResponse;
+        extend(ledger::ExtendRequest) -> ledger::ExtendResponse;
+        bind(ledger::BindRequest) -> ledger::BindResponse;
+        commit(ledger::CommitRequest) -> ledger::CommitResponse;
+        release(ledger::ReleaseRequest) -> ledger::ReleaseResponse;
+        r#return(ledger::ReturnRequest) -> ledger::ReturnResponse;
+        adjust(ledger::AdjustRequest) -> ledger::AdjustResponse;
+        set_policy(ledger::SetPolicyRequest) -> ledger::SetPolicyResponse;
+        get_pools(ledger::GetPoolsRequest) -> ledger::GetPoolsResponse;
+        list_pools(ledger::ListPoolsRequest) -> ledger::ListPoolsResponse;
+        list_movements(ledger::ListMovementsRequest) -> ledger::ListMovementsResponse;
+    }
+}
+
+pub(crate) struct World {
+    db: TestDatabase,
+    pub(crate) clock: FakeClock,
+    pub(crate) inventory: Arc<Inventory>,
+    catalog: Transport,
+    pub(crate) admin: Asker,
+    pub(crate) staff: Asker,
+    pub(crate) buyer: Asker,
+}
+
+impl World {
+    /// A ledger that takes every stock and has seven of everything.
+    pub(crate) async fn new() -> Self {
+        let db = TestDatabase::create("catalog", &holdfast_catalog::MIGRATOR).await;
+        let clock = FakeClock::new(Timestamp::UNIX_EPOCH);
+        let realm = Realm::new(clock.clone());
+        let inventory = Arc::new(Inventory::default());
+        inventory
+            .adjust
+            .otherwise(|_| Ok(ledger::AdjustResponse::default()));
+        inventory.get_pools.otherwise(|request| {
+            let pools = request.keys.iter().map(|key| ledger::Pool {
+                key: key.clone(),
+                available: 7,
+                ..ledger::Pool::default()
+            });
+            Ok(ledger::GetPoolsResponse {
+                pools: pools.collect(),
+            })
+        });
+        let server = InventoryServiceServer::from_arc(inventory.clone());
+        let peers = holdfast_catalog::Peers {
+            inventory: InventoryServiceClient::new(peer::local("inventory", server)),
+        };
+        let context = realm.context("catalog", db.app());
+        let service = holdfast_catalog::build(peers, context).expect("nothing to fail on");
+        Self {
+            db,
+            clock,
+            inventory,
+            catalog: transport::local(Door::new("catalog", service.routes)),
+            admin: realm.somebody(Role::Admin),
+            staff: realm.somebody(Role::Staff),
+            buyer: realm.somebody(Role::User),
+        }
+    }
+
+    pub(crate) fn client(&self) -> CatalogServiceClient<Transport> {
+        CatalogServiceClient::new(self.catalog.clone())
+    }
+
+    pub(crate) async fn list(
+        &self,
+        listing: pb::CreateProductRequest,
+    ) -> Result<pb::Product, Status> {
+        let answer = self
+            .client()
+            .create_product(self.admin.ask(listing))
+            .await?;
+        Ok(answer.into_inner().product.expect("set"))
+    }
+
+    pub(crate) async fn show(&self, asker: &Asker, id: &str) -> Result<pb::Product, Status> {
+        let request = pb::GetProductRequest { id: id.to_owned() };
+        let answer = self.client().get_product(asker.ask(request)).await?;
+        Ok(answer.into_inner().product.expect("set"))
+    }
+
+    pub(crate) async fn put(
+        &self,
+        product: &pb::Product,
+        status: &str,
+        version: i64,
+    ) -> Result<pb::Product, Status> {
+        let request = pb::UpdateProductRequest {
+            product_id: product.id.clone(),
+            expected_version: version,
+            status: status.to_owned(),
+        };
+        let answer = self
+            .client()
+            .update_product(self.admin.ask(request))
+            .await?;
+        Ok(answer.into_inner().product.expect("set"))
+    }
+
+    /// Rows of products and of variants.
+    pub(crate) async fn rows(&self) -> (i64, i64) {
+        sqlx::query_as("SELECT (SELECT count(*) FROM product), (SELECT count(*) FROM variant)")
+            .fetch_one(&self.db.app())
+            .await
+            .expect("counted")
+    }
+
+    /// What was announced, oldest first: kind and version.
+    pub(crate) async fn announced(&self) -> Vec<String> {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
+        pending
+            .iter()
+            .map(|message| format!("{} v{}", message.kind, message.version))
+            .collect()
+    }
+}
+
+/// A T-shirt in these SKUs at 32 yen, each with a stock of five.
+pub(crate) fn shirt(skus: &[&str]) -> pb::CreateProductRequest {
+    let variants = skus.iter().map(|sku| pb::NewVariant {
+        sku: (*sku).to_owned(),
+        name: "M".to_owned(),
+        options: HashMap::from([("size".to_owned(), "M".to_owned())]),
+        price: Some(yen(32)),
+        stock: Some(5),
+    });
+    pb::CreateProductRequest {
+        request_id: RequestId::generate().to_string(),
+        fingerprint: vec![1].into(),
+        name: "T-shirt".to_owned(),
+        currency: "JPY".to_owned(),
+        category: "clothing".to_owned(),
+        variants: variants.collect(),
+        ..pb::CreateProductRequest::default()
+    }
+}
+
+pub(crate) fn yen(amount: i64) -> Money {
+    Money {
+        amount,
+        currency: "JPY".to_owned(),
+    }
+}
