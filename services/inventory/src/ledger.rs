@@ -6,7 +6,7 @@
 
 mod batch;
 mod book;
-mod chain;
+pub(crate) mod chain;
 mod change;
 mod clock;
 mod decide;
@@ -19,6 +19,7 @@ use holdfast_kernel::PoolKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use book::PoolId;
 pub use book::{Overdue, Standing};
 pub use clock::Reading;
 

@@ -1,13 +1,16 @@
 //! The ledger: pools, holds, movements. What can run out is taken here and nowhere else.
 //!
 //! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
-//! `api` (the door), `messages` (what is told to others), `store` (what is read of the books), `error`.
+//! `api` (the door), `messages` (what is told to others), `seal` and `audit` (how the books are proved), `store` (what is
+//! read of them), `error`.
 
 mod api;
+mod audit;
 pub mod domain;
 mod error;
 pub mod ledger;
 mod messages;
+mod seal;
 mod store;
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +26,9 @@ use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 pub use api::ACCESS;
+pub use audit::{Audit, Finding, audit};
 use ledger::{Ledger, LedgerOptions, Reading};
+pub use seal::{SEAL_PURPOSE, seal_heads};
 
 /// The schema of this service.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -68,6 +73,7 @@ pub fn build(
     };
     let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
     let consumer = messages::binder(ledger.clone());
+    let sealing = seal::keep_sealing(context.clone());
     let verifier = context.verifier.clone();
     let server = InventoryServiceServer::new(api::Api::new(ledger, context));
     let mut service = Service::new(
@@ -77,6 +83,7 @@ pub fn build(
     service.consumers.push(consumer);
     service.fold = Some(Arc::new(messages::Announcer));
     service.tasks.push(Task::new("ledger writer", writing));
+    service.tasks.push(Task::new("ledger sealer", sealing));
     Ok(service)
 }
 

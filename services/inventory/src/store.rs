@@ -234,3 +234,243 @@ pub(crate) async fn expired_holds(
         .fetch_all(db)
         .await
 }
+
+/// A pool's head as it was sealed.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Checkpoint {
+    pub(crate) pool: i32,
+    pub(crate) key: String,
+    pub(crate) version: i64,
+    pub(crate) head: Vec<u8>,
+    pub(crate) at: jiff_sqlx::Timestamp,
+    pub(crate) seal: Vec<u8>,
+}
+
+/// The heads of pools that have moved since their last checkpoint, without seals.
+pub(crate) async fn unsealed_heads(
+    db: &mut PgConnection,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id AS pool, key, version, chain_head AS head, clock_timestamp() AS at, ''::bytea AS seal
+         FROM pool
+         WHERE id > $1
+           AND version > coalesce((SELECT max(version) FROM checkpoint WHERE checkpoint.pool = pool.id), 0)
+         ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Writes sealed heads; who was faster has written the same.
+pub(crate) async fn insert_checkpoints(
+    db: &mut PgConnection,
+    checkpoints: &[Checkpoint],
+) -> Result<(), sqlx::Error> {
+    let pools: Vec<i32> = checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint.pool)
+        .collect();
+    let versions: Vec<i64> = checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint.version)
+        .collect();
+    let heads: Vec<&[u8]> = checkpoints
+        .iter()
+        .map(|checkpoint| &checkpoint.head[..])
+        .collect();
+    let ats: Vec<jiff_sqlx::Timestamp> =
+        checkpoints.iter().map(|checkpoint| checkpoint.at).collect();
+    let seals: Vec<&[u8]> = checkpoints
+        .iter()
+        .map(|checkpoint| &checkpoint.seal[..])
+        .collect();
+    sqlx::query(
+        "INSERT INTO checkpoint (pool, version, head, at, seal)
+         SELECT pool, version, head, at, seal
+         FROM unnest($1::int4[], $2::int8[], $3::bytea[], $4::timestamptz[], $5::bytea[])
+              AS sealed (pool, version, head, at, seal)
+         ON CONFLICT (pool, version) DO NOTHING",
+    )
+    .bind(pools)
+    .bind(versions)
+    .bind(heads)
+    .bind(ats)
+    .bind(seals)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Moves up the moment before which no live hold was born.
+///
+/// A hold that is live later is live now, or is born no earlier than the batch that is being written now; an hour is far
+/// longer than any batch takes.
+pub(crate) async fn raise_birth_floor(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE birth_floor
+         SET live_since = greatest(live_since, least(
+             (SELECT at FROM fence WHERE fence.id = 1) - interval '1 hour',
+             (SELECT min(born_at) FROM hold WHERE state = 1 AND born_at >= birth_floor.live_since)))
+         WHERE id = 1",
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// A pool as the auditor reads it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedPool {
+    pub(crate) id: i32,
+    pub(crate) key: String,
+    pub(crate) capacity: i64,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
+    pub(crate) blocked: i64,
+    pub(crate) overbook: i64,
+    pub(crate) version: i64,
+    pub(crate) chain_head: Vec<u8>,
+}
+
+/// A movement as the auditor reads it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedMovement {
+    pub(crate) version: i64,
+    pub(crate) kind: i16,
+    pub(crate) units: i64,
+    pub(crate) held_after: i64,
+    pub(crate) sold_after: i64,
+    pub(crate) capacity_after: i64,
+    pub(crate) at: jiff_sqlx::Timestamp,
+    pub(crate) effective_at: Option<jiff_sqlx::Timestamp>,
+    pub(crate) hold: Option<Uuid>,
+    pub(crate) actor: String,
+    pub(crate) reason: String,
+    pub(crate) hash: Vec<u8>,
+}
+
+/// A hold as the auditor reads it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedHold {
+    pub(crate) id: Uuid,
+    pub(crate) state: i16,
+    pub(crate) pools: Vec<i32>,
+    pub(crate) units: Vec<i64>,
+    pub(crate) returned: Vec<i64>,
+}
+
+/// A pool whose counters are not the sum of what holds own there.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Drift {
+    pub(crate) key: String,
+    pub(crate) room: i64,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
+    pub(crate) held_by_holds: i64,
+    pub(crate) sold_to_holds: i64,
+}
+
+/// The next pools by id.
+pub(crate) async fn audit_pools(
+    db: &mut PgConnection,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<AuditedPool>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, key, capacity, held, sold, blocked, overbook, version, chain_head
+         FROM pool WHERE id > $1 ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// The checkpoints of pools with ids from `after` to `last`, oldest first.
+pub(crate) async fn audit_checkpoints(
+    db: &mut PgConnection,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT checkpoint.pool, pool.key, checkpoint.version, checkpoint.head, checkpoint.at, checkpoint.seal
+         FROM checkpoint JOIN pool ON pool.id = checkpoint.pool
+         WHERE checkpoint.pool = ANY (ARRAY(SELECT id FROM pool WHERE id > $1 ORDER BY id LIMIT $2))
+         ORDER BY checkpoint.pool, checkpoint.version",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// The next movements of a pool, in order, up to version `last`.
+pub(crate) async fn audit_movements(
+    db: &mut PgConnection,
+    pool: i32,
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> Result<Vec<AuditedMovement>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT version, kind, units, held_after, sold_after, capacity_after, at, effective_at, hold, actor, reason, hash
+         FROM movement WHERE pool = $1 AND version > $2 AND version <= $3
+         ORDER BY version LIMIT $4",
+    )
+    .bind(pool)
+    .bind(after)
+    .bind(last)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// The next holds by id.
+pub(crate) async fn audit_holds(
+    db: &mut PgConnection,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<AuditedHold>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, state, pools, units, returned FROM hold WHERE id > $1 ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// Movements that go further than their pool says, and movements of no pool.
+pub(crate) async fn audit_strays(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT DISTINCT coalesce(pool.key, 'pool ' || movement.pool)
+         FROM movement LEFT JOIN pool ON pool.id = movement.pool
+         WHERE pool.id IS NULL OR movement.version > pool.version
+         ORDER BY 1 LIMIT 100",
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Pools whose counters are not the sum of what holds own there, in one look at all of them.
+pub(crate) async fn audit_owners(db: &mut PgConnection) -> Result<Vec<Drift>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT pool.key, pool.capacity + pool.overbook - pool.blocked AS room, pool.held, pool.sold,
+                coalesce(owned.held, 0)::int8 AS held_by_holds, coalesce(owned.sold, 0)::int8 AS sold_to_holds
+         FROM pool LEFT JOIN (
+             SELECT line.pool, sum(line.units) FILTER (WHERE hold.state = 1) AS held,
+                    sum(line.units - coalesce(line.returned, 0)) FILTER (WHERE hold.state = 2) AS sold
+             FROM hold CROSS JOIN LATERAL unnest(hold.pools, hold.units, hold.returned) AS line (pool, units, returned)
+             WHERE hold.state IN (1, 2)
+             GROUP BY line.pool
+         ) AS owned ON owned.pool = pool.id
+         WHERE pool.held <> coalesce(owned.held, 0) OR pool.sold <> coalesce(owned.sold, 0)
+         ORDER BY pool.id",
+    )
+    .fetch_all(db)
+    .await
+}

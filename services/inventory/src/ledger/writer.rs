@@ -251,24 +251,24 @@ impl Writer {
 
     /// Runs until shutdown, or until nobody is left to ask.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        while let Some(mut term) = self.stand_by(&shutdown).await {
-            tracing::info!(
-                epoch = term.epoch,
-                holds = term.book.live(),
-                "writing the ledger"
-            );
+        let mut session = None;
+        while let Some(mut term) = self.stand_by(session.take(), &shutdown).await {
+            let epoch = term.epoch;
+            tracing::info!(epoch, holds = term.book.live(), "writing the ledger");
             let ended = self.serve(&mut term, &shutdown).await;
             self.take_back(&mut term);
             match ended {
                 Ended::Shutdown => {
-                    term.session.give_up_lease(term.epoch).await.ok();
+                    term.session.give_up_lease(epoch).await.ok();
                     break;
                 }
                 Ended::Fenced => {
-                    tracing::warn!(epoch = term.epoch, "another process writes the ledger")
+                    tracing::warn!(epoch, "another process writes the ledger");
+                    // Nothing is in flight, so nobody else has a share in it.
+                    session = Arc::into_inner(term.session);
                 }
                 Ended::Lost(failure) => {
-                    tracing::warn!(epoch = term.epoch, %failure, "lost the ledger's database")
+                    tracing::warn!(epoch, %failure, "lost the ledger's database");
                 }
             }
         }
@@ -278,8 +278,11 @@ impl Writer {
     }
 
     /// Waits until this process may write; `None` when it is to end before.
-    async fn stand_by(&mut self, shutdown: &CancellationToken) -> Option<Term> {
-        let mut session = None;
+    async fn stand_by(
+        &mut self,
+        mut session: Option<Session>,
+        shutdown: &CancellationToken,
+    ) -> Option<Term> {
         loop {
             match self.begin(&mut session).await {
                 Ok(Some(term)) => return Some(term),

@@ -5,6 +5,7 @@ use holdfast_proto::{inventory::v1 as pb, page::v1::PageRequest};
 use tonic::Code;
 use world::{World, line};
 
+mod audit;
 mod world;
 
 #[tokio::test]

@@ -876,7 +876,9 @@ impl<'a> Run<'a> {
             .then(|| self.dice.random_range(1..=3));
         match self.dice.random_range(0..100) {
             0..40 => {
-                let hold = self.draw_hold(3);
+                // New ones for the most part; a request id that is known asks again, maybe for something else.
+                let known = self.dice.random_ratio(1, 10);
+                let hold = self.draw_hold(if known { u32::MAX } else { 1 });
                 let count = self.dice.random_range(1..=3);
                 let lines: Vec<Line> = (0..count)
                     .map(|_| {
@@ -969,12 +971,16 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A recent hold, or one time in `new` an id that none has yet.
+    /// A recent hold, but one time in so many an id that none has yet.
     fn draw_hold(&mut self, new: u32) -> HoldId {
-        let recent = self.holds.len().saturating_sub(12);
-        let known = self.holds[recent..].choose(&mut self.dice).copied();
-        match known {
-            Some(hold) if !self.dice.random_ratio(1, new) => hold,
+        let made = self
+            .holds
+            .iter()
+            .rev()
+            .filter(|id| self.model.holds.contains_key(id));
+        let recent: Vec<HoldId> = made.take(12).copied().collect();
+        match recent.choose(&mut self.dice) {
+            Some(hold) if !self.dice.random_ratio(1, new) => *hold,
             _ => {
                 let id = Uuid::from_u128(self.dice.random());
                 self.ids.insert(id);
