@@ -80,6 +80,7 @@ CREATE TABLE saga (
     cancel_request uuid,
     cancel_fingerprint bytea,
     cancelled_by uuid,
+    cancel_reason text NOT NULL DEFAULT '',
     -- Refunds of this order that are not over.
     open_refunds integer NOT NULL DEFAULT 0 CHECK (open_refunds >= 0),
     -- Counts news for the saga, so that what arrives while a worker is busy is not slept over.

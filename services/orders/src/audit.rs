@@ -6,7 +6,7 @@ use holdfast_kernel::{Currency, Id, Money, Timestamp, id};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{domain::Status, store};
+use crate::{domain::Status, saga::hold_of, store};
 
 /// How one order stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub async fn audit(
                 refunded: Money::new(row.refunded, currency),
                 payment: row.payment_id.map(Id::new),
                 holds: (0..=row.hold_attempt)
-                    .map(|attempt| Id::new(crate::checkout::hold_of(order, attempt)))
+                    .map(|attempt| Id::new(hold_of(order, attempt)))
                     .collect(),
                 items: items.remove(&row.id).unwrap_or_default(),
                 updated_at: row.updated_at.into(),

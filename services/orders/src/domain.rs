@@ -147,8 +147,8 @@ pub(crate) struct Payment {
 /// A change of an order, as its history and the bus tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Such as `order.confirmed`.
-    pub(crate) kind: &'static str,
+    /// What is told of it: that the order entered this status, or that money went back while it kept its own.
+    pub(crate) news: Status,
     pub(crate) description: String,
     pub(crate) old: String,
     pub(crate) new: String,
@@ -239,7 +239,7 @@ impl Order {
     /// The news that the order was made.
     pub(crate) fn created(&self) -> Change {
         Change {
-            kind: "order.created",
+            news: Status::Pending,
             description: "order placed".to_owned(),
             old: String::new(),
             new: self.status.as_str().to_owned(),
@@ -267,7 +267,7 @@ impl Order {
         self.version += 1;
         self.updated_at = now;
         Ok(Change {
-            kind: to.kind(),
+            news: to,
             description: description.into(),
             old: from.as_str().to_owned(),
             new: to.as_str().to_owned(),
@@ -357,7 +357,7 @@ impl Order {
         let description = format!("{} refunded: {}", refund.amount, refund.reason);
         let mut change = self.enter(to, description, refund.requested_by, now)?;
         if to == Status::Cancelled {
-            change.kind = Status::PartiallyRefunded.kind();
+            change.news = Status::PartiallyRefunded;
         }
         Ok(change)
     }
@@ -482,24 +482,6 @@ impl Status {
     pub(crate) const fn is_given_up(self) -> bool {
         matches!(self, Self::Cancelled | Self::PaymentFailed | Self::Expired)
     }
-
-    /// The message that tells of the order entering this status.
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::Pending => "order.created",
-            Self::AwaitingPayment => "order.awaiting_payment",
-            Self::Paid => "order.paid",
-            Self::Confirmed => "order.confirmed",
-            Self::Shipped => "order.shipped",
-            Self::Delivered => "order.delivered",
-            Self::Cancelled => "order.cancelled",
-            Self::PaymentFailed => "order.payment_failed",
-            Self::Expired => "order.expired",
-            Self::PartiallyRefunded => "order.partially_refunded",
-            Self::Refunded => "order.refunded",
-            Self::NeedsAttention => "order.needs_attention",
-        }
-    }
 }
 
 impl fmt::Display for Status {
@@ -557,4 +539,153 @@ fn returned(units: &[i64]) -> Vec<Returned> {
         .filter(|(_, quantity)| **quantity > 0)
         .map(|(item, &quantity)| Returned { item, quantity })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn yen(amount: i64) -> Money {
+        Money::new(amount, "JPY".parse().expect("a currency"))
+    }
+
+    fn order() -> Order {
+        let item = |sku: &str, quantity, price| Item {
+            sku: sku.parse().expect("a sku"),
+            name: sku.to_owned(),
+            quantity,
+            unit_price: yen(price),
+            refunded_quantity: 0,
+        };
+        let items = vec![item("TSHIRT", 3, 500), item("MUG", 1, 250)];
+        let now = Timestamp::UNIX_EPOCH;
+        let order = Order::new(Id::generate(), Id::generate(), items, now, vec![1], now);
+        let mut order = order.expect("adds up");
+        for to in [Status::Paid, Status::Confirmed] {
+            order.enter(to, "", None, now).expect("a legal move");
+        }
+        order
+    }
+
+    fn refund(order: &Order, share: &Share, promised: &[Refund]) -> Result<Refund, OrdersError> {
+        let (amount, units) = order.refund_share(share, promised)?;
+        Ok(Refund {
+            id: Id::generate(),
+            order: order.id,
+            fingerprint: Vec::new(),
+            amount,
+            units,
+            reason: String::new(),
+            requested_by: None,
+            state: RefundState::Open,
+            created_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn items(lines: &[(&str, i64)]) -> Share {
+        let lines = lines
+            .iter()
+            .map(|(sku, units)| (sku.parse().expect("a sku"), *units));
+        Share::Items(Basket::new(lines.collect()).expect("a basket"))
+    }
+
+    #[test]
+    fn the_readme_shows_the_machine_as_it_is() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        holdfast_testkit::assert_states_drawn(readme, &Status::Pending, MOVES);
+    }
+
+    #[test]
+    fn an_order_that_was_given_up_is_left_only_by_the_late_truth_or_by_getting_stuck() {
+        for from in Status::ALL
+            .into_iter()
+            .filter(|status| status.is_given_up())
+        {
+            let leads: Vec<Status> = Status::ALL
+                .into_iter()
+                .filter(|to| *to != from && from.may_become(*to))
+                .collect();
+            let want: &[Status] = match from {
+                Status::Cancelled => &[Status::Refunded, Status::NeedsAttention],
+                _ => &[Status::Confirmed, Status::Refunded, Status::NeedsAttention],
+            };
+            assert_eq!(leads, want, "{from}");
+        }
+        assert!(
+            !Status::ALL
+                .into_iter()
+                .any(|to| Status::Refunded.may_become(to))
+        );
+    }
+
+    #[test]
+    fn every_word_for_a_status_reads_back() {
+        for status in Status::ALL {
+            assert_eq!(Status::parse(status.as_str()), Some(status));
+        }
+        assert_eq!(Status::parse("lost"), None);
+    }
+
+    #[test]
+    fn a_refund_is_worth_its_items_at_the_price_they_were_bought_for() {
+        let order = order();
+        let part = refund(&order, &items(&[("TSHIRT", 2), ("MUG", 1)]), &[]).expect("a refund");
+        assert_eq!(part.amount, yen(1_250));
+        let rest = refund(&order, &Share::Rest, &[part]).expect("a refund");
+        assert_eq!((rest.amount, rest.units.len()), (yen(500), 1));
+    }
+
+    #[test]
+    fn what_is_promised_counts_as_gone_before_it_is_given_back() {
+        let order = order();
+        let promised = [refund(&order, &Share::Amount(yen(1_700)), &[]).expect("a refund")];
+        for (share, fits) in [
+            (Share::Amount(yen(50)), true),
+            (Share::Amount(yen(51)), false),
+            (items(&[("MUG", 1)]), false),
+            (
+                Share::Amount(Money::new(1, "USD".parse().expect("a currency"))),
+                false,
+            ),
+        ] {
+            assert_eq!(refund(&order, &share, &promised).is_ok(), fits, "{share:?}");
+        }
+        let all = [refund(&order, &Share::Rest, &[]).expect("a refund")];
+        assert!(
+            refund(&order, &Share::Rest, &all).is_err(),
+            "nothing is left"
+        );
+    }
+
+    #[test]
+    fn a_cancelled_order_stays_cancelled_until_all_of_it_is_back() {
+        let mut order = order();
+        let part = refund(&order, &items(&[("MUG", 1)]), &[]).expect("a refund");
+        let rest = refund(&order, &Share::Rest, std::slice::from_ref(&part)).expect("a refund");
+        let now = Timestamp::UNIX_EPOCH;
+        order
+            .enter(Status::Cancelled, "", None, now)
+            .expect("a legal move");
+        let change = order.give_back(&part, now).expect("given back");
+        assert_eq!(
+            (change.news, order.status),
+            (Status::PartiallyRefunded, Status::Cancelled)
+        );
+        let change = order.give_back(&rest, now).expect("given back");
+        assert_eq!(
+            (change.news, order.status),
+            (Status::Refunded, Status::Refunded)
+        );
+        assert!(order.units_left().is_empty());
+        assert_eq!(order.version, 6, "one for each change");
+    }
+
+    #[test]
+    fn prices_that_do_not_fit_an_amount_are_refused() {
+        let mut dear = order().items;
+        dear[0].unit_price = yen(i64::MAX / 2);
+        let now = Timestamp::UNIX_EPOCH;
+        let refused = Order::new(Id::generate(), Id::generate(), dear, now, vec![1], now);
+        assert!(matches!(refused, Err(OrdersError::TooExpensive)));
+    }
 }

@@ -1,7 +1,8 @@
 //! Orders: the commercial record of purchases, and the saga that carries them out.
 //!
 //! Read in this order: `domain` (an order and every move it may make), `checkout` (the purchase as a saga: its steps and
-//! what undoes them), `refund` (giving back), `worker` (who takes up what lies still), `api` (the door), `store` (its
+//! what undoes them; `checkout/turn` leads from one to another, `checkout/command` asks the peers), `saga` (how far it
+//! is), `refund` (giving back), `worker` (who takes up what lies still), `api` (the door), `store` (its
 //! tables), `messages` (what is told and listened to), `points` (where tests make it fail), `error` (how it refuses).
 
 mod api;
@@ -12,6 +13,7 @@ mod error;
 mod messages;
 mod points;
 mod refund;
+mod saga;
 mod store;
 mod worker;
 
@@ -99,23 +101,26 @@ pub fn build(settings: Settings, peers: Peers, context: Context) -> Result<Servi
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {
-    let most = settings.lease_secs.max(settings.hold_secs);
-    for (key, value) in [
-        ("hold_secs", settings.hold_secs),
-        ("answer_millis", settings.answer_millis),
-        ("lease_secs", settings.lease_secs),
-        ("poll_millis", settings.poll_millis),
-        ("worker_max_sagas", settings.worker_max_sagas as u64),
+    for (key, value, most) in [
+        ("hold_secs", settings.hold_secs, SPAN_MAX_SECS),
+        ("lease_secs", settings.lease_secs, SPAN_MAX_SECS),
+        (
+            "answer_millis",
+            settings.answer_millis,
+            SPAN_MAX_SECS * 1_000,
+        ),
+        ("poll_millis", settings.poll_millis, SPAN_MAX_SECS * 1_000),
+        ("worker_max_sagas", settings.worker_max_sagas as u64, 1_000),
     ] {
-        if value == 0 || most > SPAN_MAX_SECS {
+        if !(1..=most).contains(&value) {
             return Err(StartError::Setting {
                 key: format!("orders.{key}"),
-                text: format!("{value}, wanted 1 or more, and spans up to {SPAN_MAX_SECS} s"),
+                text: format!("{value}, wanted 1 to {most}"),
             });
         }
     }
     Ok(())
 }
 
-/// The longest hold or lease that can be set: what the ledger takes.
+/// The longest span that can be set: the longest hold the ledger takes.
 const SPAN_MAX_SECS: u64 = 31 * 24 * 60 * 60;

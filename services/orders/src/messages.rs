@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::{
-    domain::{Change, Order},
+    domain::{Change, Order, Status},
     error::OrdersError,
     store,
     worker::Bell,
@@ -83,7 +83,7 @@ pub(crate) async fn announce(
             };
             Announcement::new(
                 ORDERS,
-                change.kind,
+                kind_of(change.news),
                 &order_id,
                 change.version,
                 change.at,
@@ -92,6 +92,24 @@ pub(crate) async fn announce(
         })
         .collect();
     Ok(outbox::announce_all(db, announcements).await?)
+}
+
+/// How an order's entering a status is told, on the bus and in its history.
+pub(crate) const fn kind_of(news: Status) -> &'static str {
+    match news {
+        Status::Pending => "order.created",
+        Status::AwaitingPayment => "order.awaiting_payment",
+        Status::Paid => "order.paid",
+        Status::Confirmed => "order.confirmed",
+        Status::Shipped => "order.shipped",
+        Status::Delivered => "order.delivered",
+        Status::Cancelled => "order.cancelled",
+        Status::PaymentFailed => "order.payment_failed",
+        Status::Expired => "order.expired",
+        Status::PartiallyRefunded => "order.partially_refunded",
+        Status::Refunded => "order.refunded",
+        Status::NeedsAttention => "order.needs_attention",
+    }
 }
 
 /// What wakes sagas: news of their money and of their units. Commands move money; news only makes the saga look.

@@ -10,9 +10,10 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    checkout::{Cancel, Method, Phase, Saga},
     domain::{Change, Item, Order, Payment, Refund, RefundState, Returned, Source, Status},
     error::OrdersError,
+    messages,
+    saga::{Cancel, Method, Phase, Saga},
 };
 
 /// Where a list goes on: behind the order made then (microseconds since 1970), of that id.
@@ -37,6 +38,7 @@ pub(crate) struct Glance {
     pub(crate) cancel_request: Option<Uuid>,
     pub(crate) cancel_fingerprint: Option<Vec<u8>>,
     pub(crate) cancelled_by: Option<Uuid>,
+    pub(crate) cancel_reason: String,
     pub(crate) open_refunds: i32,
 }
 
@@ -250,7 +252,7 @@ pub(crate) async fn append_events(
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(order.uuid())
-        .bind(change.kind)
+        .bind(messages::kind_of(change.news))
         .bind(&change.description)
         .bind(&change.old)
         .bind(&change.new)
@@ -349,7 +351,7 @@ pub(crate) async fn glance(
     order: Id<id::Order>,
 ) -> Result<Option<Glance>, OrdersError> {
     Ok(sqlx::query_as(
-        "SELECT epoch, hold_ended, cancel_request, cancel_fingerprint, cancelled_by, open_refunds
+        "SELECT epoch, hold_ended, cancel_request, cancel_fingerprint, cancelled_by, cancel_reason, open_refunds
          FROM saga WHERE order_id = $1",
     )
     .bind(order.uuid())
@@ -386,7 +388,7 @@ pub(crate) async fn claim_due(
              SELECT order_id FROM saga WHERE due_at <= $1 AND leased_until <= $1
              ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
          RETURNING order_id, epoch, phase, ending, ending_reason, method, hold_attempt, hold_extended, hold_ended,
-                   cancel_request, cancel_fingerprint, cancelled_by, open_refunds, wakes, leased_until, failures,
+                   cancel_request, cancel_fingerprint, cancelled_by, cancel_reason, open_refunds, wakes, leased_until, failures,
                    failed_step",
     )
     .bind(now.to_sqlx())
@@ -404,7 +406,7 @@ pub(crate) async fn lock_saga(
 ) -> Result<Option<Saga>, OrdersError> {
     let row: Option<SagaRow> = sqlx::query_as(
         "SELECT order_id, epoch, phase, ending, ending_reason, method, hold_attempt, hold_extended, hold_ended,
-                cancel_request, cancel_fingerprint, cancelled_by, open_refunds, wakes, leased_until, failures,
+                cancel_request, cancel_fingerprint, cancelled_by, cancel_reason, open_refunds, wakes, leased_until, failures,
                 failed_step
          FROM saga WHERE order_id = $1 FOR UPDATE",
     )
@@ -462,7 +464,7 @@ pub(crate) async fn request_cancel(
     now: Timestamp,
 ) -> Result<(), OrdersError> {
     sqlx::query(
-        "UPDATE saga SET cancel_request = $2, cancel_fingerprint = $3, cancelled_by = $4, wakes = wakes + 1,
+        "UPDATE saga SET cancel_request = $2, cancel_fingerprint = $3, cancelled_by = $4, cancel_reason = $6, wakes = wakes + 1,
                          due_at = CASE WHEN phase = 'done' THEN due_at ELSE least(due_at, $5) END
          WHERE order_id = $1 AND cancel_request IS NULL",
     )
@@ -471,6 +473,7 @@ pub(crate) async fn request_cancel(
     .bind(&cancel.fingerprint)
     .bind(cancel.by.map(Id::uuid))
     .bind(now.to_sqlx())
+    .bind(&cancel.reason)
     .execute(db)
     .await?;
     Ok(())
@@ -773,6 +776,7 @@ struct SagaRow {
     cancel_request: Option<Uuid>,
     cancel_fingerprint: Option<Vec<u8>>,
     cancelled_by: Option<Uuid>,
+    cancel_reason: String,
     open_refunds: i32,
     wakes: i64,
     leased_until: jiff_sqlx::Timestamp,
@@ -802,6 +806,7 @@ impl SagaRow {
                 self.cancel_request,
                 self.cancel_fingerprint,
                 self.cancelled_by,
+                self.cancel_reason,
             ),
             open_refunds: self.open_refunds,
             wakes: self.wakes,

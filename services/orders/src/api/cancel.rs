@@ -6,10 +6,11 @@ use holdfast_proto::orders::v1 as pb;
 
 use crate::{
     api::{Api, parse_fingerprint, parse_reason, parse_request_id},
-    checkout::Cancel,
     domain::{Order, Refund, RefundState, Share, Status},
     error::OrdersError,
-    messages, points, store,
+    messages, points,
+    saga::Cancel,
+    store,
 };
 
 /// A wish to cancel, well-formed.
@@ -75,15 +76,16 @@ impl Api {
             request: wish.request.uuid(),
             fingerprint: wish.fingerprint,
             by: Some(caller.user()?),
+            reason: wish.reason,
         };
         match order.status {
             Status::Pending | Status::AwaitingPayment | Status::Paid => {}
             Status::Confirmed | Status::PartiallyRefunded => {
                 let promised = store::list_open_refunds(&mut tx, order.id).await?;
-                let why = if wish.reason.is_empty() {
+                let why = if cancel.reason.is_empty() {
                     "cancelled"
                 } else {
-                    &wish.reason
+                    &cancel.reason
                 };
                 let before = order.version;
                 let change = order.enter(Status::Cancelled, why, cancel.by, now)?;

@@ -9,9 +9,10 @@ use tokio::time::{self, Instant};
 
 use crate::{
     api::{Api, parse_basket, parse_fingerprint, parse_request_id},
-    checkout::{Method, Reached, Run},
+    checkout::{Reached, Run},
     domain::{Basket, Item, Order, Status},
     error::OrdersError,
+    saga::Method,
     store,
 };
 

@@ -1,6 +1,10 @@
 //! A ledger that is right and forgets nothing, in memory, and whose line breaks off when told to.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+    time::Duration,
+};
 
 use holdfast_kernel::{Clock, Timestamp};
 use holdfast_platform::{
@@ -27,7 +31,7 @@ pub(crate) struct Ledger {
 struct Book {
     pools: HashMap<String, Pool>,
     holds: HashMap<String, Hold>,
-    returns: HashMap<String, ()>,
+    returns: HashSet<String>,
     epochs: HashMap<String, i64>,
 }
 
@@ -342,7 +346,7 @@ impl InventoryService for Ledger {
             .over("return", || {
                 let mut book = self.book.lock().expect("held briefly");
                 book.expire(self.now());
-                if book.returns.contains_key(&ask.request_id) {
+                if book.returns.contains(&ask.request_id) {
                     return Ok(pb::ReturnResponse {});
                 }
                 let hold = book.holds.get_mut(&ask.hold_id).ok_or_else(unknown)?;
@@ -363,7 +367,7 @@ impl InventoryService for Ledger {
                 for (pool, units) in &back {
                     book.pools.get_mut(pool).expect("sold from it").sold -= units;
                 }
-                book.returns.insert(ask.request_id, ());
+                book.returns.insert(ask.request_id);
                 Ok(pb::ReturnResponse {})
             })
             .await

@@ -188,7 +188,7 @@ impl PaymentsService for Till {
                     match token.as_str() {
                         "declined" => {
                             payment.set_status(PaymentStatus::Failed);
-                            payment.failure = "card_declined".to_owned();
+                            "card_declined".clone_into(&mut payment.failure);
                         }
                         "challenge" => {
                             payment.set_status(PaymentStatus::RequiresAction);
@@ -201,7 +201,7 @@ impl PaymentsService for Till {
                         "timeout" => payment.set_status(PaymentStatus::Processing),
                         "at_once" => {
                             payment.set_status(PaymentStatus::Captured);
-                            payment.captured = payment.amount.clone();
+                            payment.captured.clone_from(&payment.amount);
                             captures = 1;
                         }
                         _ => payment.set_status(PaymentStatus::Authorized),

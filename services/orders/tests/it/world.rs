@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use holdfast_kernel::{Id, RequestId, id};
-use holdfast_orders::{Peers, Settings};
+use holdfast_orders::{Peers, Settings, Status as Stands};
 use holdfast_platform::{
     consumer::Consumer,
     database,
@@ -412,12 +412,11 @@ impl World {
             std::collections::HashMap::from([("TSHIRT".to_owned(), 0), ("MUG".to_owned(), 0)]);
         for fact in &facts {
             assert!(fact.illegal_history.is_empty(), "{fact:?}");
-            let (captures, captured, refunded) = self.till.money(&fact.order.to_string());
-            assert!(captures <= 1, "captured twice: {fact:?}");
+            let (times, captured, refunded) = self.till.money(&fact.order.to_string());
+            assert!(times <= 1, "captured twice: {fact:?}");
             assert_eq!(refunded, fact.refunded.amount, "money given back: {fact:?}");
-            use holdfast_orders::Status as S;
-            let owns = matches!(fact.status, S::Confirmed | S::PartiallyRefunded);
-            let owned = if owns || fact.status == S::Refunded {
+            let owns = matches!(fact.status, Stands::Confirmed | Stands::PartiallyRefunded);
+            let owned = if owns || fact.status == Stands::Refunded {
                 fact.total.amount
             } else {
                 0
