@@ -35,6 +35,7 @@ use holdfast_proto::{
 };
 use serde::Deserialize;
 use sqlx::migrate::Migrator;
+use tokio::sync::Semaphore;
 
 pub use access::{ACCESS, Audience};
 pub use limits::RateLimit;
@@ -58,6 +59,7 @@ pub struct Settings {
     pub public_url: String,
     pub reply_hours: u64,
     pub max_client_connections: usize,
+    pub max_purchases: usize,
     pub rate_limit: RateLimit,
 }
 
@@ -88,6 +90,8 @@ struct Gateway {
     context: Context,
     replies: idempotency::Replies,
     public_url: Arc<str>,
+    /// Places for purchases in hand.
+    purchases: Arc<Semaphore>,
     /// None when nobody is bound.
     limits: Arc<Option<limits::Limits>>,
 }
@@ -110,6 +114,7 @@ pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Door
         context,
         replies,
         public_url: public_url.into(),
+        purchases: Arc::new(Semaphore::new(settings.max_purchases)),
         limits: Arc::new(limits::Limits::new(&settings.rate_limit)),
     };
     Ok(Door {

@@ -10,6 +10,7 @@ use holdfast_platform::identity::Caller;
 use holdfast_proto::orders::v1::{self as pb, OrderStatus, payment_method_choice::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -26,6 +27,9 @@ use crate::{
 
 /// How long a purchase may take to answer; it answers by itself after 2 s with the status it reached.
 const PURCHASE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a purchase stands in line before it is told to come back.
+const PURCHASE_LINE_SECS: u64 = 10;
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
@@ -167,7 +171,9 @@ async fn place_order(
     });
     request.set_timeout(PURCHASE_DEADLINE);
     let mut orders = gateway.peers.orders.clone();
+    let places = gateway.purchases.clone();
     let effect = async move {
+        let _place = place_among_purchases(&places).await?;
         let answer = orders.place_order(request).await?.into_inner();
         let order = order(answer.order)?;
         Ok(Reply::created(&order, &format!("/v1/orders/{}", order.id)))
@@ -299,6 +305,17 @@ async fn refund_order(
         Ok(Reply::created(&order, &format!("/v1/orders/{}", order.id)))
     };
     gateway.replies.once(once, effect).await
+}
+
+/// Waits in line for a place among the purchases in hand.
+///
+/// A rush waits here, where waiting costs nothing, and not for the few connections of every service behind.
+async fn place_among_purchases(places: &Semaphore) -> Result<SemaphorePermit<'_>, GatewayError> {
+    let wait = Duration::from_secs(PURCHASE_LINE_SECS);
+    match tokio::time::timeout(wait, places.acquire()).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(_)) | Err(_) => Err(GatewayError::TooManyRunning),
+    }
 }
 
 impl NewOrder {

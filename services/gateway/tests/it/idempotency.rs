@@ -417,3 +417,32 @@ async fn while_the_store_cannot_be_read_nothing_is_done() {
     }
     assert_eq!(world.orders.place_order.asked().len(), 1);
 }
+
+#[tokio::test]
+async fn a_rush_stands_in_line_at_the_door_and_not_behind_it() {
+    let world = World::new().await;
+    world.orders_sell();
+    let blocked = world
+        .way_to_orders
+        .acquire_many(PLACES)
+        .await
+        .expect("open");
+    let buyers: Vec<_> = (0..100).map(|_| world.somebody(Role::User)).collect();
+    let buying = futures::future::join_all(buyers.iter().map(|buyer| {
+        let asking = world.post("/v1/orders").by(buyer).key("k");
+        async { asking.send(&basket(1)).await }
+    }));
+    let behind_the_door = async {
+        while world.calls_on_their_way() < 64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Whoever else is to come has come by now; the line holds them.
+        tokio::task::yield_now().await;
+        let most = world.calls_on_their_way();
+        drop(blocked);
+        most
+    };
+    let (told, most) = tokio::join!(buying, behind_the_door);
+    assert_eq!(most, 64);
+    assert!(told.iter().all(|told| told.status == StatusCode::CREATED));
+}

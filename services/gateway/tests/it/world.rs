@@ -1,6 +1,9 @@
 //! The door on a real database, with scripted services behind it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
@@ -53,6 +56,7 @@ pub(crate) struct World {
     pub(crate) payments: Arc<Payments>,
     /// Calls to orders pass one by one through here; a test that takes the places holds them up.
     pub(crate) way_to_orders: Arc<Semaphore>,
+    on_their_way: Arc<AtomicUsize>,
     pub(crate) buyer: Asker,
     realm: Realm,
     context: Context,
@@ -91,6 +95,7 @@ impl World {
         let (inventory, orders, payments) =
             <(Arc<Inventory>, Arc<Orders>, Arc<Payments>)>::default();
         let way_to_orders = Arc::new(Semaphore::new(PLACES as usize));
+        let on_their_way = Arc::<AtomicUsize>::default();
         let to_orders = peer::local("orders", OrdersServiceServer::from_arc(orders.clone()));
         let peers = Peers {
             auth: AuthServiceClient::new(peer::local(
@@ -109,7 +114,11 @@ impl World {
                 "inventory",
                 InventoryServiceServer::from_arc(inventory.clone()),
             )),
-            orders: OrdersServiceClient::new(through(way_to_orders.clone(), to_orders)),
+            orders: OrdersServiceClient::new(through(
+                way_to_orders.clone(),
+                on_their_way.clone(),
+                to_orders,
+            )),
             payments: PaymentsServiceClient::new(peer::local(
                 "payments",
                 PaymentsServiceServer::from_arc(payments.clone()),
@@ -127,6 +136,7 @@ impl World {
             orders,
             payments,
             way_to_orders,
+            on_their_way,
             buyer,
             realm,
             context,
@@ -195,6 +205,11 @@ impl World {
         });
     }
 
+    /// How many calls to orders have left the door and not come back.
+    pub(crate) fn calls_on_their_way(&self) -> usize {
+        self.on_their_way.load(Relaxed)
+    }
+
     /// How many replies are stored, and of how many the bytes are still there.
     pub(crate) async fn replies(&self) -> (i64, i64) {
         sqlx::query_as("SELECT count(*), count(sealed) FROM reply")
@@ -210,12 +225,20 @@ fn settings() -> holdfast_gateway::Settings {
         .expect("the defaults are settings")
 }
 
-fn through(places: Arc<Semaphore>, transport: Transport) -> Transport {
+fn through(
+    places: Arc<Semaphore>,
+    on_their_way: Arc<AtomicUsize>,
+    transport: Transport,
+) -> Transport {
     BoxCloneSyncService::new(tower::service_fn(move |request| {
         let (places, transport) = (places.clone(), transport.clone());
+        let on_their_way = on_their_way.clone();
         async move {
+            on_their_way.fetch_add(1, Relaxed);
             let _place = places.acquire().await.expect("never closed");
-            transport.oneshot(request).await
+            let answer = transport.oneshot(request).await;
+            on_their_way.fetch_sub(1, Relaxed);
+            answer
         }
     }))
 }
