@@ -1,6 +1,13 @@
 //! Whole purchases through the public door, in every topology.
 //!
-//! Read in this order: [`sandbox`] (a whole installation, started for a test), [`door`] (the public API as a test sees
-//! it), [`replay`] (a real shop's invoices). The scenarios are in `tests/it`.
+//! Read in this order: [`sandbox`] (a whole installation, started for a test), [`server`] (one process of it), [`door`]
+//! (the public API as a test sees it), [`replay`] (a real shop's invoices). The scenarios are in `tests/it`.
 
+pub mod door;
 pub mod replay;
+pub mod sandbox;
+pub mod server;
+pub mod wait;
+
+pub use door::{Answer, Door};
+pub use sandbox::{Audit, Role, Sandbox, Topology};
