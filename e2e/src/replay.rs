@@ -4,6 +4,7 @@
 //! Read in this order: [`invoice`] (the file's lines), [`plan`] (what each line becomes, by rule), [`live`] (placing and
 //! refunding), [`check`] (comparing). The first two are pure.
 
+pub mod check;
 pub mod invoice;
-
+pub mod live;
 pub mod plan;

@@ -15,12 +15,12 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use holdfast_kernel::RequestId;
 use holdfast_testkit::Installation;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
     door::Door,
+    operator::{Operator, Role},
     server::{Server, log_tail},
 };
 
@@ -73,31 +73,10 @@ pub enum Topology {
     EachAlone,
 }
 
-/// What an account may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Buys.
-    User,
-    /// Runs the shop.
-    Staff,
-    /// Everything.
-    Admin,
-}
-
-/// What the auditor said.
-#[derive(Debug, Deserialize)]
-pub struct Audit {
-    /// Whether nothing is wrong.
-    pub clean: bool,
-    /// What is, in the auditor's own words.
-    pub findings: Vec<Value>,
-}
-
 /// A running installation.
 #[derive(Debug)]
 pub struct Sandbox {
     topology: Topology,
-    binary: PathBuf,
     folder: PathBuf,
     environment: Vec<(String, String)>,
     installation: Option<Installation>,
@@ -105,16 +84,6 @@ pub struct Sandbox {
     /// Where each process serves the others; it comes back there after it was killed.
     addresses: BTreeMap<&'static str, String>,
     undertaker: Child,
-}
-
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::Staff => "staff",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 impl Sandbox {
@@ -142,7 +111,6 @@ impl Sandbox {
     }
 
     fn lay_out(topology: Topology) -> anyhow::Result<Self> {
-        let binary = binary()?;
         let folder = tempfile::Builder::new()
             .prefix("holdfast-e2e-")
             .tempdir_in("/tmp")
@@ -161,7 +129,6 @@ impl Sandbox {
             .context("every system has /bin/sh")?;
         Ok(Self {
             topology,
-            binary,
             folder: folder.keep(),
             environment: Vec::new(),
             installation: None,
@@ -197,12 +164,7 @@ impl Sandbox {
         let secret = format!("{:064x}", RequestId::generate().uuid().as_u128());
         self.environment
             .push(("HOLDFAST_IDENTITY__CLUSTER_SECRET".to_owned(), secret));
-        let migrated = self.run(&["migrate"])?;
-        ensure!(
-            migrated.status.success(),
-            "migrate: {}",
-            String::from_utf8_lossy(&migrated.stderr)
-        );
+        self.operator()?.done(&["migrate"])?;
         self.addresses
             .insert(AUTH, format!("http://{}", free_address()?));
         for (service, _) in SERVICES {
@@ -241,36 +203,10 @@ impl Sandbox {
     pub async fn people(&self, role: Role, count: usize) -> anyhow::Result<Vec<Door>> {
         let door = self.door()?;
         let tokens = match self.topology {
-            Topology::AllInOne => self.mint(role, count)?,
+            Topology::AllInOne => self.operator()?.mint(role, count)?,
             Topology::EachAlone => self.register(role, count).await?,
         };
         Ok(tokens.iter().map(|token| door.with_token(token)).collect())
-    }
-
-    /// Access tokens of so many new accounts. Only where the cluster is embedded.
-    pub fn mint(&self, role: Role, count: usize) -> anyhow::Result<Vec<String>> {
-        let output = self.run(&[
-            "token",
-            "--role",
-            role.as_str(),
-            "--count",
-            &count.to_string(),
-        ])?;
-        ensure!(
-            output.status.success(),
-            "token: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let tokens: Vec<String> = String::from_utf8(output.stdout)?
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        ensure!(
-            tokens.len() == count,
-            "token: got {} lines, wanted {count}",
-            tokens.len()
-        );
-        Ok(tokens)
     }
 
     /// As people come to have accounts; what they may do beyond buying is written into the book by hand.
@@ -334,7 +270,7 @@ impl Sandbox {
         let name = self.process_of(service);
         // Dropping the old one forgets its files; the new one writes them again.
         self.servers.remove(name);
-        let mut command = self.command(name);
+        let mut command = self.operator_of(name)?.command();
         command
             .arg("serve")
             .args([
@@ -385,33 +321,9 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Has the books audited.
-    pub fn audit(&self) -> anyhow::Result<Audit> {
-        let output = self.run(&["audit", "--json"])?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let clean = match output.status.code() {
-            Some(0) => true,
-            Some(1) => false,
-            _ => bail!(
-                "audit ended with {}: {said}{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            ),
-        };
-        let document: Value =
-            serde_json::from_str(said.trim()).with_context(|| format!("audit said {said:?}"))?;
-        let findings = document["findings"].as_array().cloned().unwrap_or_default();
-        ensure!(
-            clean == findings.is_empty(),
-            "audit ended with {} and said {document}",
-            output.status
-        );
-        Ok(Audit { clean, findings })
-    }
-
     /// Has the books audited, and fails when anything is wrong.
     pub fn audit_is_clean(&self) -> anyhow::Result<()> {
-        let audit = self.audit()?;
+        let audit = self.operator()?.audit()?;
         ensure!(audit.clean, "audit: {}", json!(audit.findings));
         Ok(())
     }
@@ -438,22 +350,13 @@ impl Sandbox {
         logs.collect()
     }
 
-    /// Runs a command of the binary to its end.
-    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
-        self.command(self.process_of(GATEWAY))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("run holdfast {}", arguments.join(" ")))
+    /// Who runs the binary's other commands on this installation.
+    pub fn operator(&self) -> anyhow::Result<Operator> {
+        self.operator_of(self.process_of(GATEWAY))
     }
 
-    fn command(&self, process: &str) -> Command {
-        let mut command = Command::new(&self.binary);
-        command
-            .arg("--data-dir")
-            .arg(self.data_dir(process))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
+    fn operator_of(&self, process: &str) -> anyhow::Result<Operator> {
+        Ok(Operator::of(&self.data_dir(process))?.with(&self.environment))
     }
 
     fn process_of(&self, service: &'static str) -> &'static str {
@@ -492,23 +395,6 @@ impl Sandbox {
     pub fn show_logs(&self) {
         eprintln!("{}", self.logs());
     }
-}
-
-/// The binary of the same build as this program: beside the folder of tests and of examples.
-fn binary() -> anyhow::Result<PathBuf> {
-    let this = std::env::current_exe().context("a program knows where it is")?;
-    let beside = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("holdfast"))
-        .find(|binary| binary.is_file());
-    beside.with_context(|| {
-        format!(
-            "no holdfast beside {}: build it first (`cargo build --package holdfast`, and with --release for the examples)",
-            this.display()
-        )
-    })
 }
 
 fn free_address() -> anyhow::Result<String> {
