@@ -54,15 +54,6 @@ impl Door {
         }
     }
 
-    /// The same caller at the same API, where it answers after a restart.
-    #[must_use]
-    pub fn moved_to(&self, base: &str) -> Self {
-        Self {
-            base: base.to_owned(),
-            ..self.clone()
-        }
-    }
-
     /// Reads.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::GET, path, None, None).await
@@ -82,6 +73,11 @@ impl Door {
     /// Posts a wish under a key.
     pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> anyhow::Result<Answer> {
         self.send(Method::POST, path, Some(key), Some(body)).await
+    }
+
+    /// Posts a wish without a key.
+    pub async fn post_without_key(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, None, Some(body)).await
     }
 
     async fn send(

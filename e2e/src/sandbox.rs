@@ -61,6 +61,7 @@ const SERVICES: [(&str, &[&str]); 7] = [
 /// The sandbox provider's schema, which belongs to no service.
 const PROVIDER: &str = "sandbox";
 const BUS: &str = "bus";
+const ANY_PORT: &str = "127.0.0.1:0";
 /// The process of an installation that has only one.
 const WHOLE: &str = "holdfast";
 
@@ -83,6 +84,8 @@ pub struct Sandbox {
     servers: BTreeMap<&'static str, Server>,
     /// Where each process serves the others; it comes back there after it was killed.
     addresses: BTreeMap<&'static str, String>,
+    /// Where the public door is; it comes back there as well.
+    public: Option<String>,
     undertaker: Child,
 }
 
@@ -134,6 +137,7 @@ impl Sandbox {
             installation: None,
             servers: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            public: None,
             undertaker,
         })
     }
@@ -185,12 +189,7 @@ impl Sandbox {
 
     /// Where the public API is.
     pub fn url(&self) -> anyhow::Result<&str> {
-        let server = self.server(GATEWAY)?;
-        server
-            .ready
-            .url
-            .as_deref()
-            .context("the gateway has a public door")
+        self.public.as_deref().context("the gateway was not started")
     }
 
     /// The public API as seen by somebody new.
@@ -271,14 +270,11 @@ impl Sandbox {
         // Dropping the old one forgets its files; the new one writes them again.
         self.servers.remove(name);
         let mut command = self.operator_of(name)?.command();
+        let public = self.public.as_deref().filter(|_| self.process_of(GATEWAY) == name);
         command
             .arg("serve")
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--internal-listen",
-                "127.0.0.1:0",
-            ])
+            .args(["--listen", public.map_or(ANY_PORT, address_of)])
+            .args(["--internal-listen", ANY_PORT])
             .envs(environment.iter().copied());
         if self.topology == Topology::EachAlone {
             self.isolate(&mut command, name)?;
@@ -286,6 +282,9 @@ impl Sandbox {
         let server = Server::start(name, &self.folder, command).await?;
         if let Some(address) = &server.ready.grpc {
             self.addresses.insert(name, address.clone());
+        }
+        if let Some(url) = &server.ready.url {
+            self.public = Some(url.clone());
         }
         self.servers.insert(name, server);
         Ok(())
@@ -298,9 +297,9 @@ impl Sandbox {
             .with_context(|| format!("there is no service {name}"))?;
         command.arg(name);
         if name != GATEWAY {
-            let address = self.addresses.get(name).map(String::as_str);
-            let address = address.and_then(|url| url.strip_prefix("http://"));
-            command.args(["--grpc-listen", address.unwrap_or("127.0.0.1:0")]);
+            let address = self.addresses.get(name);
+            let address = address.map_or(ANY_PORT, |url| address_of(url));
+            command.args(["--grpc-listen", address]);
         }
         for peer in peers.iter().chain([&AUTH]).filter(|peer| **peer != name) {
             let address = self.addresses.get(peer);
@@ -395,6 +394,10 @@ impl Sandbox {
     pub fn show_logs(&self) {
         eprintln!("{}", self.logs());
     }
+}
+
+fn address_of(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap_or(url)
 }
 
 fn free_address() -> anyhow::Result<String> {
