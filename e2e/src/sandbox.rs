@@ -189,7 +189,9 @@ impl Sandbox {
 
     /// Where the public API is.
     pub fn url(&self) -> anyhow::Result<&str> {
-        self.public.as_deref().context("the gateway was not started")
+        self.public
+            .as_deref()
+            .context("the gateway was not started")
     }
 
     /// The public API as seen by somebody new.
@@ -270,7 +272,10 @@ impl Sandbox {
         // Dropping the old one forgets its files; the new one writes them again.
         self.servers.remove(name);
         let mut command = self.operator_of(name)?.command();
-        let public = self.public.as_deref().filter(|_| self.process_of(GATEWAY) == name);
+        let public = self
+            .public
+            .as_deref()
+            .filter(|_| self.process_of(GATEWAY) == name);
         command
             .arg("serve")
             .args(["--listen", public.map_or(ANY_PORT, address_of)])

@@ -1,13 +1,14 @@
 //! One process of the real binary: started, told to end, killed, waited for.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -32,6 +33,26 @@ pub struct Ready {
     /// Where it serves other processes.
     pub grpc: Option<String>,
 }
+
+/// A process ended before it served.
+#[derive(Debug)]
+pub struct EndedEarly {
+    /// How.
+    pub status: ExitStatus,
+    log: String,
+}
+
+impl fmt::Display for EndedEarly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "it ended with {} before it served:\n{}",
+            self.status, self.log
+        )
+    }
+}
+
+impl std::error::Error for EndedEarly {}
 
 /// A server process. Dropping it kills it.
 #[derive(Debug)]
@@ -73,7 +94,8 @@ impl Server {
         let limit = Duration::from_secs(READY_MAX_SECS);
         server.ready = wait::until(&format!("{name} serves"), limit, async || {
             if let Some(status) = server.child.try_wait()? {
-                bail!("it ended with {status}:\n{}", log_tail(folder, name));
+                let log = log_tail(folder, name);
+                return Err(EndedEarly { status, log }.into());
             }
             let said = fs::read_to_string(&said)?;
             let Some((line, _)) = said.split_once('\n') else {

@@ -3,9 +3,7 @@
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use crate::shop::{
-    PRICE, Shop, Stock, basket, buy, id_of, payment_of, payment_settles, settles,
-};
+use crate::shop::{PRICE, Shop, Stock, basket, buy, id_of, payment_of, payment_settles, settles};
 
 in_every_topology! {
     a_purchase_is_confirmed_and_its_units_leave_the_stock,
@@ -25,7 +23,10 @@ async fn a_purchase_is_confirmed_and_its_units_leave_the_stock(shop: &Shop) -> a
     let buyer = shop.buyer().await?;
     let order = buy(&buyer, &sku, 2, "sandbox_ok").await?.is(201)?;
     assert_eq!(order["status"], "confirmed", "{order}");
-    assert_eq!(order["total"], json!({"amount": 2 * PRICE, "currency": "JPY"}));
+    assert_eq!(
+        order["total"],
+        json!({"amount": 2 * PRICE, "currency": "JPY"})
+    );
     assert_eq!(order["items"][0]["sku"], sku.as_str());
     assert_eq!(order["items"][0]["quantity"], 2);
     assert_eq!(order["payment"]["status"], "captured");
@@ -34,7 +35,9 @@ async fn a_purchase_is_confirmed_and_its_units_leave_the_stock(shop: &Shop) -> a
     let id = id_of(&order)?;
     let read = buyer.read(&format!("/v1/orders/{id}")).await?;
     assert_eq!(read, order, "what was answered is what is read");
-    let payment = buyer.read(&format!("/v1/payments/{}", payment_of(&order)?)).await?;
+    let payment = buyer
+        .read(&format!("/v1/payments/{}", payment_of(&order)?))
+        .await?;
     assert_eq!(payment["captured"]["amount"], 2 * PRICE, "{payment}");
     assert_eq!(
         kinds(&buyer.read(&format!("/v1/orders/{id}/events")).await?)?,
@@ -45,7 +48,9 @@ async fn a_purchase_is_confirmed_and_its_units_leave_the_stock(shop: &Shop) -> a
 
 /// The kinds of an order's events, oldest first.
 fn kinds(events: &Value) -> anyhow::Result<Vec<String>> {
-    let events = events["data"].as_array().with_context(|| format!("no list in {events}"))?;
+    let events = events["data"]
+        .as_array()
+        .with_context(|| format!("no list in {events}"))?;
     let kind = |event: &Value| event["type"].as_str().map(str::to_owned);
     events
         .iter()
@@ -69,7 +74,11 @@ async fn a_basket_with_one_short_line_is_refused_with_the_figures_and_leaves_not
     assert_eq!(shop.stock(&plenty).await?, Stock::of(10, 0));
     assert_eq!(shop.stock(&scarce).await?, Stock::of(3, 0));
     let orders = buyer.read("/v1/orders").await?;
-    assert_eq!(orders["data"], json!([]), "an attempt without stock is no order");
+    assert_eq!(
+        orders["data"],
+        json!([]),
+        "an attempt without stock is no order"
+    );
     Ok(())
 }
 
@@ -102,7 +111,9 @@ async fn unpaid(shop: &Shop, card: &str) -> anyhow::Result<()> {
     let buyer = shop.buyer().await?;
     let answer = buy(&buyer, &sku, 1, card).await?;
     let problem = answer.is_refused(402, "payment_declined")?;
-    let id = problem["order_id"].as_str().with_context(|| format!("no order in {problem}"))?;
+    let id = problem["order_id"]
+        .as_str()
+        .with_context(|| format!("no order in {problem}"))?;
     settles(&buyer, id, "payment_failed").await?;
     shop.stock_becomes(&sku, Stock::of(1, 0)).await?;
     // The unit is really free.
@@ -115,10 +126,20 @@ async fn a_challenged_customer_who_proves_themselves_has_bought(shop: &Shop) -> 
     let buyer = shop.buyer().await?;
     let order = buy(&buyer, &sku, 1, "sandbox_3ds").await?.is(201)?;
     assert_eq!(order["status"], "awaiting_payment", "{order}");
-    assert_eq!(order["payment"]["next_action"]["type"], "redirect", "{order}");
-    assert_eq!(shop.stock(&sku).await?.held, 1, "held while the customer is away");
+    assert_eq!(
+        order["payment"]["next_action"]["type"], "redirect",
+        "{order}"
+    );
+    assert_eq!(
+        shop.stock(&sku).await?.held,
+        1,
+        "held while the customer is away"
+    );
     let complete = format!("/v1/payments/{}/sandbox/complete", payment_of(&order)?);
-    buyer.post(&complete, &json!({"result": "ok"})).await?.is(200)?;
+    buyer
+        .post(&complete, &json!({"result": "ok"}))
+        .await?
+        .is(200)?;
     settles(&buyer, &id_of(&order)?, "confirmed").await?;
     assert_eq!(shop.stock(&sku).await?, Stock::of(2, 1));
     Ok(())
@@ -129,7 +150,10 @@ async fn a_challenged_customer_who_fails_has_not_bought(shop: &Shop) -> anyhow::
     let buyer = shop.buyer().await?;
     let order = buy(&buyer, &sku, 1, "sandbox_3ds").await?.is(201)?;
     let complete = format!("/v1/payments/{}/sandbox/complete", payment_of(&order)?);
-    buyer.post(&complete, &json!({"result": "failed"})).await?.is(200)?;
+    buyer
+        .post(&complete, &json!({"result": "failed"}))
+        .await?
+        .is(200)?;
     settles(&buyer, &id_of(&order)?, "payment_failed").await?;
     shop.stock_becomes(&sku, Stock::of(2, 0)).await
 }
@@ -173,7 +197,10 @@ async fn an_order_exists_for_its_buyer_only(shop: &Shop) -> anyhow::Result<()> {
     let payment = format!("/v1/payments/{}", payment_of(&order)?);
     assert_eq!(other.get(&payment).await?.status, 404);
     let nobody = shop.sandbox.door()?;
-    nobody.get(&path).await?.is_refused(401, "unauthenticated")?;
+    nobody
+        .get(&path)
+        .await?
+        .is_refused(401, "unauthenticated")?;
     let refund = buyer.post(&format!("{path}/refunds"), &json!({})).await?;
     refund.is_refused(403, "forbidden")?;
     assert_eq!(settles(&buyer, &id_of(&order)?, "confirmed").await?, order);

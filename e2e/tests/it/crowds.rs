@@ -25,13 +25,16 @@ async fn the_last_unit_goes_to_exactly_one_of_two_buyers(shop: &Shop) -> anyhow:
     Ok(())
 }
 
-async fn twenty_units_go_to_exactly_twenty_of_two_hundred_purchases(shop: &Shop) -> anyhow::Result<()> {
+async fn twenty_units_go_to_exactly_twenty_of_two_hundred_purchases(
+    shop: &Shop,
+) -> anyhow::Result<()> {
     let sku = shop.sell(20).await?;
     let buyers = shop
         .sandbox
         .people(Role::User, 200 / PURCHASES_PER_BUYER)
         .await?;
-    let purchases = (0..200).map(|number| buy(&buyers[number % buyers.len()], &sku, 1, "sandbox_ok"));
+    let purchases =
+        (0..200).map(|number| buy(&buyers[number % buyers.len()], &sku, 1, "sandbox_ok"));
     let answers = try_join_all(purchases).await?;
     sold_to(&answers, 20)?;
     assert_eq!(shop.stock(&sku).await?, Stock::of(20, 20));

@@ -21,7 +21,9 @@ fn key() -> String {
     RequestId::generate().to_string()
 }
 
-async fn a_repeated_purchase_is_answered_to_the_byte_and_bought_once(shop: &Shop) -> anyhow::Result<()> {
+async fn a_repeated_purchase_is_answered_to_the_byte_and_bought_once(
+    shop: &Shop,
+) -> anyhow::Result<()> {
     let sku = shop.sell(5).await?;
     let buyer = shop.buyer().await?;
     let (key, body) = (key(), basket(&[(&sku, 2)], "sandbox_ok"));
@@ -96,7 +98,9 @@ async fn a_purchase_without_a_key_is_refused(shop: &Shop) -> anyhow::Result<()> 
     refused.is_refused(400, "idempotency_key_required")?;
     let empty = buyer.post_keyed("/v1/orders", "", &body).await?;
     assert_eq!(empty.status, 400, "{empty:?}");
-    let long = buyer.post_keyed("/v1/orders", &"k".repeat(256), &body).await?;
+    let long = buyer
+        .post_keyed("/v1/orders", &"k".repeat(256), &body)
+        .await?;
     assert_eq!(long.status, 400, "{long:?}");
     assert_eq!(shop.stock(&sku).await?, Stock::of(5, 0));
     Ok(())

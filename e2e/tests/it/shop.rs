@@ -103,7 +103,11 @@ impl Shop {
 
     pub(crate) async fn stock(&self, sku: &str) -> anyhow::Result<Stock> {
         let pool = self.staff.read(&format!("/v1/inventory/{sku}")).await?;
-        let figure = |name: &str| pool[name].as_i64().with_context(|| format!("{name} of {pool}"));
+        let figure = |name: &str| {
+            pool[name]
+                .as_i64()
+                .with_context(|| format!("{name} of {pool}"))
+        };
         Ok(Stock {
             capacity: figure("capacity")?,
             held: figure("held")?,
@@ -152,12 +156,16 @@ pub(crate) async fn buy(
     quantity: i64,
     card: &str,
 ) -> anyhow::Result<Answer> {
-    buyer.post("/v1/orders", &basket(&[(sku, quantity)], card)).await
+    buyer
+        .post("/v1/orders", &basket(&[(sku, quantity)], card))
+        .await
 }
 
 /// The id of an order that was answered.
 pub(crate) fn id_of(order: &Value) -> anyhow::Result<String> {
-    let id = order["id"].as_str().with_context(|| format!("no id in {order}"))?;
+    let id = order["id"]
+        .as_str()
+        .with_context(|| format!("no id in {order}"))?;
     ensure!(id.starts_with("ord_"), "{id} is no order's id");
     Ok(id.to_owned())
 }
@@ -197,5 +205,7 @@ pub(crate) async fn payment_settles(
 /// The id of an order's payment.
 pub(crate) fn payment_of(order: &Value) -> anyhow::Result<String> {
     let id = order["payment"]["id"].as_str();
-    Ok(id.with_context(|| format!("no payment in {order}"))?.to_owned())
+    Ok(id
+        .with_context(|| format!("no payment in {order}"))?
+        .to_owned())
 }
