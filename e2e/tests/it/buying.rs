@@ -175,8 +175,10 @@ async fn what_is_not_sold_cannot_be_bought(shop: &Shop) -> anyhow::Result<()> {
     let buyer = shop.buyer().await?;
     let unknown = buy(&buyer, "NO-SUCH-THING", 1, "sandbox_ok").await?;
     unknown.is_refused(422, "unknown_sku")?;
-    let card = buy(&buyer, &sku, 1, "4111111111111111").await?;
+    let card = buy(&buyer, &sku, 1, "sandbox_unheard_of").await?;
     card.is_refused(422, "payment_method_invalid")?;
+    let number = buy(&buyer, &sku, 1, "4111111111111111").await?;
+    number.is_refused(422, "invalid_argument")?;
     for quantity in [0, -1] {
         let refused = buy(&buyer, &sku, quantity, "sandbox_ok").await?;
         assert_eq!(refused.status, 422, "{quantity} units: {refused:?}");
