@@ -45,6 +45,15 @@ impl Door {
         }
     }
 
+    /// The same caller on connections of its own: those of another runtime end with it.
+    #[must_use]
+    pub fn reconnected(&self) -> Self {
+        Self {
+            http: Self::new(&self.base).http,
+            ..self.clone()
+        }
+    }
+
     /// The same API, for the bearer of a token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {

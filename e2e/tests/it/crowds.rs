@@ -1,9 +1,12 @@
 //! Many people, few units.
 
-use futures::future::try_join_all;
-use holdfast_e2e::{Answer, Role};
+use std::time::Duration;
 
-use crate::shop::{Shop, Stock, buy};
+use futures::future::try_join_all;
+use holdfast_e2e::{Answer, Door, Role, wait};
+use holdfast_kernel::RequestId;
+
+use crate::shop::{Shop, Stock, basket};
 
 in_every_topology! {
     the_last_unit_goes_to_exactly_one_of_two_buyers,
@@ -12,17 +15,15 @@ in_every_topology! {
 
 /// Accounts are made by password in one topology, which is slow on purpose: each buys several times.
 const PURCHASES_PER_BUYER: usize = 10;
+/// How long one of many may have to wait.
+const CROWD_MAX_SECS: u64 = 60;
 
 async fn the_last_unit_goes_to_exactly_one_of_two_buyers(shop: &Shop) -> anyhow::Result<()> {
     let sku = shop.sell(1).await?;
     let (one, other) = (shop.buyer().await?, shop.buyer().await?);
-    let (one, other) = tokio::join!(
-        buy(&one, &sku, 1, "sandbox_ok"),
-        buy(&other, &sku, 1, "sandbox_ok")
-    );
+    let (one, other) = tokio::join!(insist(&one, &sku), insist(&other, &sku));
     sold_to(&[one?, other?], 1)?;
-    assert_eq!(shop.stock(&sku).await?, Stock::of(1, 1));
-    Ok(())
+    shop.stock_becomes(&sku, Stock::of(1, 1)).await
 }
 
 async fn twenty_units_go_to_exactly_twenty_of_two_hundred_purchases(
@@ -33,12 +34,22 @@ async fn twenty_units_go_to_exactly_twenty_of_two_hundred_purchases(
         .sandbox
         .people(Role::User, 200 / PURCHASES_PER_BUYER)
         .await?;
-    let purchases =
-        (0..200).map(|number| buy(&buyers[number % buyers.len()], &sku, 1, "sandbox_ok"));
+    let purchases = (0..200).map(|number| insist(&buyers[number % buyers.len()], &sku));
     let answers = try_join_all(purchases).await?;
     sold_to(&answers, 20)?;
-    assert_eq!(shop.stock(&sku).await?, Stock::of(20, 20));
-    Ok(())
+    shop.stock_becomes(&sku, Stock::of(20, 20)).await
+}
+
+/// Buys one unit, and asks again under the same key where the shop has too much to do.
+async fn insist(buyer: &Door, sku: &str) -> anyhow::Result<Answer> {
+    let key = RequestId::generate().to_string();
+    let body = basket(&[(sku, 1)], "sandbox_ok");
+    let limit = Duration::from_secs(CROWD_MAX_SECS);
+    wait::until("a purchase is answered", limit, async || {
+        let answer = buyer.post_keyed("/v1/orders", &key, &body).await?;
+        Ok((answer.status != 503).then_some(answer))
+    })
+    .await
 }
 
 /// So many bought, and all others were told that there is no more.
@@ -49,7 +60,7 @@ fn sold_to(answers: &[Answer], wanted: usize) -> anyhow::Result<()> {
         answer.is_refused(409, "out_of_stock")?;
     }
     for answer in &bought {
-        assert_eq!(answer.is(201)?["status"], "confirmed");
+        answer.is(201)?;
     }
     assert_eq!(bought.len(), wanted);
     Ok(())

@@ -22,12 +22,12 @@ async fn a_server_that_is_told_to_ends_with_zero_and_comes_back_with_everything(
     let (buyer, sku) = (shop.buyer().await?, shop.sell(3).await?);
     let order = buy(&buyer, &sku, 1, "sandbox_ok").await?.is(201)?;
 
-    let status = shop.sandbox.terminate("gateway").await?;
+    let status = shop.sandbox_mut().terminate("gateway").await?;
     assert_eq!(status.code(), Some(0), "{}", shop.sandbox.logs());
     assert!(buyer.get("/v1/orders").await.is_err(), "nobody is there");
     shop.sandbox.audit_is_clean()?;
 
-    shop.sandbox.revive("gateway", &[]).await?;
+    shop.sandbox_mut().revive("gateway", &[]).await?;
     shop.watched(async |shop: &Shop| {
         assert_eq!(settles(&buyer, &id_of(&order)?, "confirmed").await?, order);
         assert_eq!(shop.stock(&sku).await?, Stock::of(3, 1));
@@ -41,7 +41,7 @@ async fn a_server_that_is_told_to_ends_with_zero_and_comes_back_with_everything(
 async fn services_that_are_down_are_problems_to_try_again_after() -> anyhow::Result<()> {
     let mut shop = Shop::open(Topology::EachAlone, &[]).await?;
     let (buyer, sku) = (shop.buyer().await?, shop.sell(3).await?);
-    let sandbox = &mut shop.sandbox;
+    let sandbox = shop.sandbox_mut();
 
     for (service, path) in [
         ("users", "/v1/users/me"),
@@ -86,7 +86,7 @@ async fn services_that_are_down_are_problems_to_try_again_after() -> anyhow::Res
         Ok(())
     })
     .await?;
-    all_end_in_order(&mut shop.sandbox).await
+    all_end_in_order(shop.sandbox_mut()).await
 }
 
 async fn all_end_in_order(sandbox: &mut Sandbox) -> anyhow::Result<()> {

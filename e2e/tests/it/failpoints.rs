@@ -294,10 +294,10 @@ impl Crashes {
 
     /// Brings the server back if it died where it was to, with the next point armed; says whether it had died.
     async fn alive(&mut self) -> anyhow::Result<bool> {
-        if !self.shop.sandbox.server_mut("gateway")?.has_ended()? {
+        if !self.shop.sandbox_mut().server_mut("gateway")?.has_ended()? {
             return Ok(false);
         }
-        let status = self.shop.sandbox.server_mut("gateway")?.end().await?;
+        let status = self.shop.sandbox_mut().server_mut("gateway")?.end().await?;
         ensure!(
             status.signal() == Some(SIGKILL),
             "the server ended with {status}"
@@ -320,7 +320,12 @@ impl Crashes {
                 .iter()
                 .map(|arming| ("HOLDFAST_FAILPOINTS", arming.as_str()))
                 .collect();
-            match self.shop.sandbox.revive("gateway", &environment).await {
+            match self
+                .shop
+                .sandbox_mut()
+                .revive("gateway", &environment)
+                .await
+            {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let early = error

@@ -74,8 +74,8 @@ async fn a_key_whose_first_request_runs_is_not_worked_on_twice(shop: &Shop) -> a
         tokio::spawn(async move { buyer.post_keyed("/v1/orders", &key, &body).await })
     };
     let limit = Duration::from_secs(SETTLE_MAX_SECS);
-    wait::until("the first request has reserved", limit, async || {
-        Ok((shop.stock(&sku).await?.held == 1).then_some(()))
+    wait::until("the first request has taken its unit", limit, async || {
+        Ok((shop.stock(&sku).await?.available == 4).then_some(()))
     })
     .await?;
     let second = buyer.post_keyed("/v1/orders", &key, &body).await?;

@@ -1,6 +1,6 @@
 //! A shop on an installation: somebody who runs it, people who buy, and what its books say.
 
-use std::{thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use holdfast_e2e::{Answer, Door, Role, Sandbox, Topology, wait};
@@ -14,7 +14,8 @@ pub(crate) const SETTLE_MAX_SECS: u64 = 30;
 pub(crate) const PRICE: i64 = 1_250;
 
 pub(crate) struct Shop {
-    pub(crate) sandbox: Sandbox,
+    /// Shared by the scenarios that leave it running.
+    pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) admin: Door,
     pub(crate) staff: Door,
 }
@@ -40,6 +41,11 @@ pub(crate) async fn in_shop(
         Topology::EachAlone => &EACH_ALONE,
     };
     let shop = shared.get_or_try_init(|| Shop::open(topology, &[])).await?;
+    let shop = Shop {
+        sandbox: shop.sandbox.clone(),
+        admin: shop.admin.reconnected(),
+        staff: shop.staff.reconnected(),
+    };
     shop.watched(scenario).await
 }
 
@@ -63,8 +69,14 @@ impl Shop {
         Ok(Self {
             admin: sandbox.somebody(Role::Admin).await?,
             staff: sandbox.somebody(Role::Staff).await?,
-            sandbox,
+            sandbox: Arc::new(sandbox),
         })
+    }
+
+    /// The installation, to do something to it.
+    pub(crate) fn sandbox_mut(&mut self) -> &mut Sandbox {
+        Arc::get_mut(&mut self.sandbox)
+            .expect("scenarios that change an installation have their own")
     }
 
     /// Runs a scenario here, and audits the books.

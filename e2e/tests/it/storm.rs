@@ -45,11 +45,12 @@ async fn no_acknowledged_order_is_lost_to_twenty_kills() -> anyhow::Result<()> {
         skus.push(shop.sell(UNITS).await?);
     }
     let buyers = shop.sandbox.people(Role::User, BUYERS).await?;
+    let staff = shop.staff.clone();
     let (enough, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let people = try_join_all(buyers.iter().enumerate().map(|(number, buyer)| {
         let person = Person {
             buyer,
-            staff: &shop.staff,
+            staff: &staff,
             skus: &skus,
             number,
             enough: &enough,
@@ -57,7 +58,7 @@ async fn no_acknowledged_order_is_lost_to_twenty_kills() -> anyhow::Result<()> {
         };
         person.live()
     }));
-    let sandbox = &mut shop.sandbox;
+    let sandbox = shop.sandbox_mut();
     let kills = async {
         for life in 1..=KILLS {
             let goal = answered.load(Relaxed) + CALLS_PER_LIFE;
