@@ -75,7 +75,7 @@ const fn known(name: &'static str, port: Option<u16>, migrator: &'static Migrato
 }
 
 /// Every point at which a test may make the process fail.
-pub(crate) fn failpoints() -> impl Iterator<Item = &'static str> {
+pub fn failpoints() -> impl Iterator<Item = &'static str> {
     [holdfast_orders::FAILPOINTS, holdfast_payments::FAILPOINTS]
         .into_iter()
         .flatten()

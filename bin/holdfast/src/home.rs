@@ -72,6 +72,9 @@ impl Home {
             internal: internal.to_owned(),
             pid: std::process::id(),
         };
+        // Nobody else has made it where no cluster is embedded.
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("make data folder {}", self.folder.display()))?;
         let file = self.folder.join(ADDRESS_FILE);
         let fresh = file.with_extension("new");
         fs::write(&fresh, serde_json::to_vec(&address)?)

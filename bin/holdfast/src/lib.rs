@@ -19,6 +19,8 @@ use holdfast_platform::{failpoint, settings::Settings, telemetry};
 
 use crate::assemble::DEFAULTS;
 
+pub use assemble::failpoints;
+
 /// Sells anything that can run out, and never sells it twice.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version)]

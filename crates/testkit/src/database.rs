@@ -161,13 +161,13 @@ async fn template(server: &Server, service: &'static str, migrator: &'static Mig
     name
 }
 
-async fn prepare(admin_url: &str, schema: &str) {
+pub(crate) async fn prepare(admin_url: &str, schema: &str) {
     database::prepare_schema(admin_url, schema)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn statement(server: &Server, sql: String) {
+pub(crate) async fn statement(server: &Server, sql: String) {
     let options: PgConnectOptions = server
         .admin_url("postgres")
         .parse()

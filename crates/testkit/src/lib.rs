@@ -4,6 +4,7 @@
 mod clock;
 mod database;
 mod diagram;
+mod installation;
 pub mod peer;
 mod realm;
 mod server;
@@ -11,4 +12,5 @@ mod server;
 pub use clock::FakeClock;
 pub use database::TestDatabase;
 pub use diagram::assert_states_drawn;
+pub use installation::Installation;
 pub use realm::{Asker, Realm};

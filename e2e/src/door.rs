@@ -1,0 +1,170 @@
+//! The public API as a test sees it: what was answered, to the byte.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use holdfast_kernel::RequestId;
+use reqwest::Method;
+use serde_json::Value;
+
+/// How long one call may take; the server itself promises 5 s.
+const CALL_MAX_SECS: u64 = 30;
+
+/// Where somebody calls the public API.
+#[derive(Clone, Debug)]
+pub struct Door {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// What a call was answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// What was asked, for people who read a failure.
+    asked: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub bytes: Vec<u8>,
+}
+
+impl Door {
+    /// The API at `base`, for nobody in particular.
+    pub fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(CALL_MAX_SECS))
+            .build()
+            .expect("a client without TLS files has nothing to fail on");
+        Self {
+            http,
+            base: base.to_owned(),
+            token: None,
+        }
+    }
+
+    /// The same caller on connections of its own: those of another runtime end with it.
+    #[must_use]
+    pub fn reconnected(&self) -> Self {
+        Self {
+            http: Self::new(&self.base).http,
+            ..self.clone()
+        }
+    }
+
+    /// The same API, for the bearer of a token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// Reads.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::GET, path, None, None).await
+    }
+
+    /// Reads what has to be there.
+    pub async fn read(&self, path: &str) -> anyhow::Result<Value> {
+        self.get(path).await?.is(200)
+    }
+
+    /// Posts a wish that nobody repeats.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.post_keyed(path, &RequestId::generate().to_string(), body)
+            .await
+    }
+
+    /// Posts a wish under a key.
+    pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, Some(key), Some(body)).await
+    }
+
+    /// Posts a wish without a key.
+    pub async fn post_without_key(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, None, Some(body)).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Answer> {
+        let asked = format!("{method} {path}");
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.with_context(|| asked.clone())?;
+        let status = response.status().as_u16();
+        let headers = response.headers().iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.to_string(), value.into_owned())
+        });
+        let headers = headers.collect();
+        let bytes = response
+            .bytes()
+            .await
+            .with_context(|| asked.clone())?
+            .to_vec();
+        Ok(Answer {
+            asked,
+            status,
+            headers,
+            bytes,
+        })
+    }
+}
+
+impl Answer {
+    /// The body of an answer that has to have this status.
+    pub fn is(&self, status: u16) -> anyhow::Result<Value> {
+        ensure!(
+            self.status == status,
+            "{}: got {} {}, wanted {status}",
+            self.asked,
+            self.status,
+            String::from_utf8_lossy(&self.bytes)
+        );
+        if self.bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&self.bytes)
+            .with_context(|| format!("{}: {}", self.asked, String::from_utf8_lossy(&self.bytes)))
+    }
+
+    /// The problem of an answer that has to refuse in this way.
+    pub fn is_refused(&self, status: u16, code: &str) -> anyhow::Result<Value> {
+        let problem = self.is(status)?;
+        ensure!(
+            problem["code"] == code && problem["status"] == status,
+            "{}: got {problem}, wanted {code}",
+            self.asked
+        );
+        ensure!(
+            self.header("content-type") == Some("application/problem+json"),
+            "{}: a problem of type {:?}",
+            self.asked,
+            self.header("content-type")
+        );
+        Ok(problem)
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}

@@ -1,0 +1,32 @@
+//! What customers, operators and power cuts do to a whole installation, and what has to come out.
+//!
+//! Every scenario that does not say otherwise runs in both topologies; the books are audited after each.
+
+/// Makes a test of each scenario in each topology, on the installation that all of them share.
+macro_rules! in_every_topology {
+    ($($scenario:ident),+ $(,)?) => {
+        in_every_topology! { @in all_in_one, AllInOne, $($scenario),+ }
+        in_every_topology! { @in each_alone, EachAlone, $($scenario),+ }
+    };
+    (@in $name:ident, $topology:ident, $($scenario:ident),+) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $scenario() -> anyhow::Result<()> {
+                    crate::shop::in_shop(holdfast_e2e::Topology::$topology, super::$scenario).await
+                }
+            )+
+        }
+    };
+}
+
+mod auditing;
+mod buying;
+mod crowds;
+mod ending;
+mod failpoints;
+mod keys;
+mod late_money;
+mod shop;
+mod storm;
+mod undoing;
