@@ -4,7 +4,10 @@
 //! `product` are its variants. Then all products are written as drafts with their stock, and published at the end, under
 //! keys made of the file's content: killed halfway, the same command completes it and repeats nothing.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use holdfast_kernel::{Currency, Money, RequestId, Sku};
 use indicatif::ProgressBar;
@@ -156,7 +159,7 @@ impl ProductFile {
             return Err(FileFaults(faults));
         }
         Ok(Self {
-            digest: format!("{:x}", Sha256::digest(content)),
+            digest: hexadecimal(&Sha256::digest(content)),
             products,
         })
     }
@@ -197,6 +200,14 @@ impl ProductFile {
         }
         Ok(())
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("text takes text");
+    }
+    text
 }
 
 fn read_variant(row: &Row) -> Result<(Sku, Currency, Value), String> {

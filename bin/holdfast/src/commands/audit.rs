@@ -9,14 +9,21 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context as _;
 use holdfast_orders::{OrderFact, Status};
 use holdfast_payments::{PaymentFact, sandbox::BookFact};
-use holdfast_platform::{cluster::Cluster, database, settings::Settings};
+use holdfast_platform::{
+    cluster::{Cluster, Secrets},
+    database,
+    settings::Settings,
+};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
     assemble::{Databases, SANDBOX},
     home::{self, Home},
+    process,
 };
 
 #[derive(Debug, Default, clap::Args)]
@@ -78,6 +85,7 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<Exit
 
 async fn audit(settings: &Settings) -> anyhow::Result<Report> {
     let home = Home::find(&settings.section("process")?)?;
+    let secrets = process::secrets(settings, &home)?;
     let cluster = if Databases::is_embedded(settings, "inventory")? {
         Some(Cluster::attach(home.folder(), &home::cluster_settings(settings)?).await?)
     } else {
@@ -87,7 +95,7 @@ async fn audit(settings: &Settings) -> anyhow::Result<Report> {
         settings: settings.clone(),
         cluster,
     };
-    let report = look(&databases).await;
+    let report = look(&databases, &secrets).await;
     if let Some(cluster) = databases.cluster {
         cluster.stop().await;
     }
@@ -97,13 +105,13 @@ async fn audit(settings: &Settings) -> anyhow::Result<Report> {
 /// Reads the books until nothing is found or the same was found each time.
 ///
 /// No snapshot spans all books, so what moves while they are read looks wrong once; what is wrong stays so.
-async fn look(databases: &Databases) -> anyhow::Result<Report> {
-    let mut report = read_books(databases).await?;
+async fn look(databases: &Databases, secrets: &Secrets) -> anyhow::Result<Report> {
+    let mut report = read_books(databases, secrets).await?;
     for _ in 1..LOOKS_MAX {
         if report.findings.is_empty() {
             break;
         }
-        let mut again = read_books(databases).await?;
+        let mut again = read_books(databases, secrets).await?;
         again
             .findings
             .retain(|finding| report.findings.contains(finding));
@@ -112,9 +120,10 @@ async fn look(databases: &Databases) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn read_books(databases: &Databases) -> anyhow::Result<Report> {
+async fn read_books(databases: &Databases, secrets: &Secrets) -> anyhow::Result<Report> {
     let began = Instant::now();
     let mut report = Report::default();
+    audit_ledger(databases, secrets, &mut report).await?;
 
     // Orders before payments: what a saga moves on meanwhile is then seen as open or as done, never as lost.
     let orders = orders(databases).await?;
@@ -135,6 +144,37 @@ async fn read_books(databases: &Databases) -> anyhow::Result<Report> {
     compare_with_provider(&payments, &open, &book, &mut report.findings);
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
+}
+
+async fn audit_ledger(
+    databases: &Databases,
+    secrets: &Secrets,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let pool = databases.connect("inventory").await?;
+    let mut db = database::acquire(&pool).await?;
+    let key = secrets.key(holdfast_inventory::SEAL_PURPOSE);
+    let progress = ProgressBar::new_spinner();
+    let ledger = holdfast_inventory::audit(&mut db, &key, |audit| {
+        progress.set_message(format!(
+            "{} pools, {} movements",
+            audit.pools, audit.movements
+        ));
+        progress.tick();
+    })
+    .await
+    .context("the ledger's books")?;
+    progress.finish_and_clear();
+    report.pools = ledger.pools;
+    report.movements = ledger.movements;
+    report.holds = ledger.holds;
+    let findings = ledger.findings.into_iter().map(|finding| Finding {
+        book: "ledger",
+        about: finding.about,
+        text: finding.text,
+    });
+    report.findings.extend(findings);
+    Ok(())
 }
 
 async fn orders(databases: &Databases) -> anyhow::Result<Vec<OrderFact>> {
