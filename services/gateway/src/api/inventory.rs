@@ -152,7 +152,7 @@ async fn list_pools(
         .clone()
         .list_pools(request)
         .await
-        .map_err(paged)?
+        .map_err(|refused| paged(&refused))?
         .into_inner();
     let pools = answer.pools.into_iter().map(Pool::from).collect();
     Ok(Reply::ok(&Page::<Pool>::new(pools, answer.page)))
@@ -298,7 +298,7 @@ async fn list_movements(
         .clone()
         .list_movements(request)
         .await
-        .map_err(paged)?
+        .map_err(|refused| paged(&refused))?
         .into_inner();
     let movements = answer
         .movements

@@ -199,7 +199,7 @@ async fn list_orders(
         .clone()
         .list_orders(request)
         .await
-        .map_err(paged)?
+        .map_err(|refused| paged(&refused))?
         .into_inner();
     let orders = answer.orders.into_iter().map(|found| order(Some(found)));
     let orders = orders.collect::<Result<_, _>>()?;

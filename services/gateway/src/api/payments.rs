@@ -139,7 +139,7 @@ async fn list_methods(
         .clone()
         .list_payment_methods(request)
         .await
-        .map_err(paged)?
+        .map_err(|refused| paged(&refused))?
         .into_inner();
     let methods = answer.methods.into_iter().map(|found| method(Some(found)));
     let methods = methods.collect::<Result<_, _>>()?;

@@ -150,7 +150,7 @@ async fn list_products(
         .clone()
         .list_products(request)
         .await
-        .map_err(paged)?
+        .map_err(|refused| paged(&refused))?
         .into_inner();
     let products = answer
         .products

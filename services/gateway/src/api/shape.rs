@@ -117,8 +117,8 @@ pub(super) fn word(name: &str, prefix: &str) -> String {
 }
 
 /// A service's refusal of a page, in the words of this door: what is a page's token there is a cursor here.
-pub(super) fn paged(refused: tonic::Status) -> Problem {
-    let fault = Fault::from_status(&refused);
+pub(super) fn paged(refused: &tonic::Status) -> Problem {
+    let fault = Fault::from_status(refused);
     let is_page = |item: &serde_json::Value| item["field"] == "page";
     if fault.items().iter().any(is_page) {
         return GatewayError::Field {
