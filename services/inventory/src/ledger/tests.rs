@@ -3,4 +3,5 @@
 mod model;
 mod planted;
 mod situations;
+mod takeover;
 mod world;

@@ -484,7 +484,7 @@ impl Writer {
                 tracing::debug!(%failure, batch = batch.draft.batch, "a batch failed");
                 metrics::counter!("holdfast_batch_failures_total").increment(1);
                 self.failures += 1;
-                term.broken.get_or_insert_default().add(batch, lost);
+                term.broken.get_or_insert_default().add(batch);
                 if lost { Err(failure) } else { Ok(()) }
             }
         }
@@ -495,11 +495,19 @@ impl Writer {
         let Some(mut broken) = term.broken.take() else {
             return Ok(true);
         };
-        let jobs = std::mem::take(&mut broken.jobs);
-        self.wait_again(jobs);
-        let Some(seq) = term.session.committed_seq(term.epoch).await? else {
-            return Ok(false);
+        let mut jobs = std::mem::take(&mut broken.jobs);
+        let seq = match term.session.committed_seq(term.epoch).await {
+            Ok(Some(seq)) => seq,
+            outcome => {
+                self.wait_again(jobs);
+                return outcome.map(|_| false);
+            }
         };
+        // Nobody came between, so it was refused for itself.
+        if let [alone] = &mut jobs[..] {
+            alone.tries += 1;
+        }
+        self.wait_again(jobs);
         term.seq = seq;
         // The holds that waiting requests name: a Reserve whose id is taken was refused for that alone.
         broken
@@ -539,7 +547,7 @@ impl Writer {
     fn take_back(&mut self, term: &mut Term) {
         let mut broken = term.broken.take().unwrap_or_default();
         for batch in term.in_flight.drain(..) {
-            broken.add(batch, true);
+            broken.add(batch);
         }
         self.failures = 0;
         self.wait_again(broken.jobs);
@@ -736,8 +744,7 @@ impl Term {
 
 impl Broken {
     /// Takes up what a failed batch touched. Batches are added in the order they were sent.
-    fn add(&mut self, batch: InFlight, lost: bool) {
-        let alone = batch.jobs.len() == 1 && !lost;
+    fn add(&mut self, batch: InFlight) {
         for (id, before) in batch.draft.pools {
             self.pools
                 .entry(id)
@@ -746,10 +753,8 @@ impl Broken {
         self.holds.extend(batch.draft.holds.into_keys());
         let requests = batch.draft.requests.into_iter();
         self.requests.extend(requests.map(|(request, _)| request));
-        for mut judged in batch.jobs {
-            judged.job.tries += u32::from(alone);
-            self.jobs.push(judged.job);
-        }
+        self.jobs
+            .extend(batch.jobs.into_iter().map(|judged| judged.job));
     }
 }
 

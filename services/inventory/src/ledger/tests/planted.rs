@@ -153,7 +153,7 @@ async fn a_version_met_twice_does_no_harm(rules: Rules) -> bool {
 }
 
 /// Waits until so many statements of writers wait for a lock.
-async fn waiting(world: &World, count: i64) {
+pub(super) async fn waiting(world: &World, count: i64) {
     for _ in 0..1_000 {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity
