@@ -1,18 +1,20 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
 .PHONY: demo test lint fmt replay bench graph packages
 
+# What demo and test are built with, and what measures: figures of unoptimised programs say nothing.
 PROFILE ?= dev
-TARGET := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+MEASURED ?= release
+folder = target/$(if $(filter dev,$(1)),debug,$(1))
 ARGS ?=
 
 # Builds, starts, seeds a shop, buys through the public API, prints a clean audit, and goes on serving.
 demo: packages
 	cargo build --locked --profile $(PROFILE) --package holdfast
-	$(TARGET)/holdfast demo $(ARGS)
+	$(call folder,$(PROFILE))/holdfast demo $(ARGS)
 
-# Everything CI runs.
+# Everything: format, lints, and every test. The binary first, for whole-purchase tests start it.
 test: packages lint
-	cargo build --locked --workspace --all-targets
+	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
 
 lint:
@@ -24,8 +26,8 @@ fmt:
 
 # Lives a shop's invoices through the public API: make replay FILE=invoices.csv.gz
 replay: packages
-	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
-	target/release/examples/replay $(FILE)
+	cargo build --locked --profile $(MEASURED) --package holdfast --package holdfast-e2e --bins --examples
+	$(call folder,$(MEASURED))/examples/replay $(FILE)
 
 # Measures the ledger's ways side by side; writes docs/PERFORMANCE.md. Release profile.
 bench: packages
