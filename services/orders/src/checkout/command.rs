@@ -86,7 +86,8 @@ impl Run {
                 currency: self.order.total.currency.to_string(),
             }),
             method: self.saga.method.as_ref().map(Method::encode),
-            expires_at: Some(wire::timestamp(self.order.hold_expires_at)),
+            // Where the customer must act the hold is extended to that moment; the payment never outlives it.
+            expires_at: Some(wire::timestamp(self.order.hold_expires_at + self.grace())),
         };
         let mut till = self.desk.peers.payments.clone();
         let request = self.own(request, PAYMENT_COMMAND_SECS);
@@ -232,18 +233,13 @@ impl Run {
         });
     }
 
-    /// Until when the customer may act, counted from now.
-    pub(super) fn time_to_act(&self) -> Duration {
-        let action = self
-            .payment
-            .as_ref()
-            .and_then(|payment| payment.next_action.as_ref());
-        let until = action
-            .and_then(|action| wire::moment(action.expires_at.as_ref()))
-            .map_or(self.order.hold_expires_at, |ends| {
-                ends.max(self.order.hold_expires_at)
-            });
-        Duration::try_from(until.duration_since(self.now())).unwrap_or_default()
+    /// How long the hold is to last from the moment that payment has begun and is waited for.
+    pub(super) fn time_to_pay(&self) -> Duration {
+        Duration::from_secs(self.desk.settings.hold_secs) + self.grace()
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(self.desk.settings.hold_grace_secs)
     }
 
     /// The customer does not want it any more.

@@ -149,11 +149,7 @@ impl Run {
 
     pub(super) async fn wait_for_payment(&mut self) -> Result<Next, Stop> {
         let asked = if !self.saga.hold_extended && !self.is_late() {
-            let grace = Duration::from_secs(self.desk.settings.hold_grace_secs);
-            Some(
-                self.ask_extend("extend", self.time_to_act() + grace)
-                    .await?,
-            )
+            Some(self.ask_extend("extend", self.time_to_pay()).await?)
         } else if self.saga.hold_ended || self.now() >= self.order.hold_expires_at {
             // Time is the ledger's. Our clock and the news of an expiry, which a late commit may have overtaken, only
             // tell when to ask it.

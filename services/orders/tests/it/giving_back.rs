@@ -131,6 +131,26 @@ async fn a_wish_to_cancel_is_heeded_at_each_step_it_can_arrive_at() {
 }
 
 #[tokio::test]
+async fn a_wish_to_cancel_that_comes_while_the_money_is_being_taken_is_heeded_before_the_confirmation()
+ {
+    let world = World::answering_within(100).await;
+    let line = world.till.line.clone();
+    line.breaks("capture", Break::Paused);
+    let key = new_key();
+    let buying = world.start_buying(&key, &[("TSHIRT", 2)], "ok");
+    line.hangs().await;
+    let order = order_of(&key);
+    world.cancel(&order).await.expect("asked");
+    line.go_on();
+    world.becomes(&order, OrderStatus::Refunded).await;
+    drop(buying);
+    let announced = world.announced().await;
+    assert_eq!(announced, ["created v1", "cancelled v2", "refunded v3"]);
+    world.rests().await;
+    world.is_sound().await;
+}
+
+#[tokio::test]
 async fn money_that_arrives_for_a_cancelled_order_goes_back() {
     let world = World::answering_within(100).await;
     let order = world
