@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_kernel::{PoolKey, RequestId, Timestamp, page};
+use holdfast_kernel::{PoolKey, RequestId, Timestamp, page, stock::InvalidPoolKey};
 use holdfast_platform::{
     database,
     identity::{Access, AccessTable, Caller, Role},
@@ -74,7 +74,7 @@ impl Api {
             .iter()
             .filter_map(|now| {
                 let then = past.iter().find(|then| then.key == now.pool.key.as_str())?;
-                Some(encode_pool(look_back(now, then, at)))
+                Some(encode_pool(&look_back(now, then, at)))
             })
             .collect())
     }
@@ -217,7 +217,7 @@ impl InventoryService for Api {
             })
             .await?;
         Ok(Response::new(pb::AdjustResponse {
-            pools: pools.into_iter().map(encode_pool).collect(),
+            pools: pools.iter().map(encode_pool).collect(),
         }))
     }
 
@@ -242,7 +242,7 @@ impl InventoryService for Api {
             })
             .await?;
         Ok(Response::new(pb::SetPolicyResponse {
-            pool: Some(encode_pool(pool)),
+            pool: Some(encode_pool(&pool)),
         }))
     }
 
@@ -265,15 +265,12 @@ impl InventoryService for Api {
             .filter_map(|key| key.parse().ok())
             .collect();
         let at = wire::moment(request.at.as_ref()).filter(|_| sees_all);
-        let mut pools: Vec<pb::Pool> = match at {
-            Some(at) => self.pools_at(keys, at).await?,
-            None => {
-                let standings = self.ledger.look(keys).await?;
-                standings
-                    .into_iter()
-                    .map(|standing| encode_pool(standing.pool))
-                    .collect()
-            }
+        let mut pools: Vec<pb::Pool> = if let Some(at) = at {
+            self.pools_at(keys, at).await?
+        } else {
+            let standings = self.ledger.look(keys).await?;
+            let pools = standings.iter().map(|standing| &standing.pool);
+            pools.map(encode_pool).collect()
         };
         if !sees_all {
             for pool in &mut pools {
@@ -316,7 +313,7 @@ impl InventoryService for Api {
         Ok(Response::new(pb::ListPoolsResponse {
             pools: standings
                 .into_iter()
-                .map(|standing| encode_pool(standing.pool))
+                .map(|standing| encode_pool(&standing.pool))
                 .collect(),
             page: Some(page),
         }))
@@ -380,7 +377,8 @@ fn parse_hold(text: &str) -> Result<HoldId, InventoryError> {
 }
 
 fn parse_key(text: &str) -> Result<PoolKey, InventoryError> {
-    text.parse().map_err(|error| invalid("pool", error))
+    text.parse()
+        .map_err(|error: InvalidPoolKey| invalid("pool", error.to_string()))
 }
 
 fn parse_name(field: &'static str, text: &str) -> Result<Name, InventoryError> {
@@ -459,10 +457,10 @@ fn cut_page<T, K: serde::Serialize>(
     }
 }
 
-fn invalid(name: &'static str, text: impl ToString) -> InventoryError {
+fn invalid(name: &'static str, text: impl Into<String>) -> InventoryError {
     InventoryError::Invalid(Field {
         name: name.to_owned(),
-        text: text.to_string(),
+        text: text.into(),
     })
 }
 
@@ -502,7 +500,7 @@ fn encode_state(state: HoldState) -> pb::HoldState {
     }
 }
 
-fn encode_pool(pool: Pool) -> pb::Pool {
+fn encode_pool(pool: &Pool) -> pb::Pool {
     pb::Pool {
         available: pool.available(),
         capacity: pool.capacity,

@@ -52,9 +52,9 @@ pub struct Finding {
 }
 
 impl Audit {
-    fn find(&mut self, about: impl ToString, text: impl Into<String>) {
+    fn find(&mut self, about: &str, text: impl Into<String>) {
         self.findings.push(Finding {
-            about: about.to_string(),
+            about: about.to_owned(),
             text: text.into(),
         });
     }
@@ -86,7 +86,7 @@ pub async fn audit(
         }
     }
     for about in store::audit_strays(db).await? {
-        audit.find(about, "the book goes further than its pool");
+        audit.find(&about, "the book goes further than its pool");
     }
     let mut after = Uuid::nil();
     loop {
@@ -98,19 +98,19 @@ pub async fn audit(
         for hold in &holds {
             audit.holds += 1;
             if let Some(text) = misshape(hold) {
-                audit.find(HoldId::new(hold.id), text);
+                audit.find(&HoldId::new(hold.id).to_string(), text);
             }
         }
         progress(&audit);
     }
     for drift in store::audit_owners(db).await? {
         let text = told(&drift);
-        audit.find(drift.key, text);
+        audit.find(&drift.key, text);
     }
     Ok(audit)
 }
 
-/// Reads a pool's book from the first movement to the one its row stands at.
+/// Holds a pool's row and its seals against its book.
 async fn audit_pool(
     db: &mut PgConnection,
     pool: &AuditedPool,
@@ -119,91 +119,32 @@ async fn audit_pool(
     audit: &mut Audit,
 ) -> Result<(), sqlx::Error> {
     audit.pools += 1;
-    let mut sealed: BTreeMap<i64, &Checkpoint> = sealed
-        .map(|checkpoint| (checkpoint.version, checkpoint))
-        .collect();
-    for checkpoint in sealed.values() {
-        let at = Timestamp::from(checkpoint.at);
-        let right = seal(
-            seal_key,
-            &pool.key,
-            checkpoint.version,
-            &checkpoint.head,
-            at,
-        );
-        if checkpoint.seal != right {
-            audit.find(
-                &pool.key,
-                format!("the seal of version {} is broken", checkpoint.version),
-            );
+    let key = &pool.key;
+    let mut heads: BTreeMap<i64, &[u8]> = BTreeMap::new();
+    for checkpoint in sealed {
+        let Checkpoint { version, head, .. } = checkpoint;
+        if checkpoint.seal != seal(seal_key, key, *version, head, checkpoint.at.into()) {
+            audit.find(key, format!("the seal of version {version} is broken"));
         }
+        heads.insert(*version, head);
     }
-    let Ok(key) = pool.key.parse::<PoolKey>() else {
-        audit.find(&pool.key, "is no pool's key");
-        return Ok(());
-    };
-    let mut head: Head = BIRTH;
-    let mut balance = Balance::default();
-    let mut version = 0;
-    'book: loop {
-        let slice =
-            store::audit_movements(db, pool.id, version, pool.version, SLICE_MOVEMENTS).await?;
-        if slice.is_empty() {
-            break;
-        }
-        for row in slice {
-            if row.version != version + 1 {
-                audit.find(&pool.key, format!("movement {} is missing", version + 1));
-                break 'book;
-            }
-            version = row.version;
-            audit.movements += 1;
-            let hash = row.hash.clone();
-            let Some(movement) = read(pool.id, row) else {
-                audit.find(&pool.key, format!("movement {version} is of no known kind"));
-                break 'book;
-            };
-            balance = balance.after(movement.kind, movement.units);
-            head = chain::link(&head, &key, &movement);
-            let after = (
-                movement.held_after,
-                movement.sold_after,
-                movement.capacity_after,
-            );
-            if hash != head || after != (balance.held, balance.sold, balance.capacity) {
-                audit.find(&pool.key, format!("movement {version} was changed"));
-                break 'book;
-            }
-            if let Some(checkpoint) = sealed.remove(&version)
-                && checkpoint.head != head
-            {
-                audit.find(
-                    &pool.key,
-                    format!("the book up to {version} is not the one that was sealed"),
-                );
-            }
-        }
-    }
-    if let Some((sealed, _)) = sealed.last_key_value()
-        && *sealed > pool.version
+    if let Some((last, _)) = heads.last_key_value()
+        && *last > pool.version
     {
-        audit.find(
-            &pool.key,
-            format!("ends at movement {}, but {sealed} was sealed", pool.version),
-        );
+        let text = format!("ends at movement {}, but {last} was sealed", pool.version);
+        audit.find(key, text);
     }
-    if version < pool.version {
-        audit.find(
-            &pool.key,
-            format!(
-                "stands at version {}, its book proves {version}",
-                pool.version
-            ),
+    let book = read_book(db, pool, &heads, audit).await?;
+    if book.version < pool.version {
+        let text = format!(
+            "stands at version {}, its book proves {}",
+            pool.version, book.version
         );
+        audit.find(key, text);
         return Ok(());
     }
-    if pool.chain_head != head {
-        audit.find(&pool.key, "its head is not the hash of its newest movement");
+    if pool.chain_head != book.head {
+        audit.find(key, "its head is not the hash of its newest movement");
     }
     let row = Balance {
         capacity: pool.capacity,
@@ -211,11 +152,9 @@ async fn audit_pool(
         sold: pool.sold,
         overbook: pool.overbook,
     };
-    if row != balance {
-        audit.find(
-            &pool.key,
-            format!("its counters are {row:?}, its book says {balance:?}"),
-        );
+    if row != book.balance {
+        let text = format!("its counters are {row:?}, its book says {:?}", book.balance);
+        audit.find(key, text);
     }
     let counters = [
         pool.capacity,
@@ -225,16 +164,77 @@ async fn audit_pool(
         pool.overbook,
     ];
     let taken = pool.held + pool.sold + pool.blocked;
-    if counters.iter().any(|counter| *counter < 0) || taken > pool.capacity + pool.overbook {
-        audit.find(
-            &pool.key,
-            format!(
-                "{taken} units are taken of {}",
-                pool.capacity + pool.overbook
-            ),
-        );
+    let room = pool.capacity + pool.overbook;
+    if counters.iter().any(|counter| *counter < 0) || taken > room {
+        audit.find(key, format!("{taken} units are taken of {room}"));
     }
     Ok(())
+}
+
+/// A book as far as it is sound.
+struct Book {
+    version: i64,
+    head: Head,
+    balance: Balance,
+}
+
+/// Reads a pool's book from the first movement to the one its row stands at, or to the first that is not sound.
+async fn read_book(
+    db: &mut PgConnection,
+    pool: &AuditedPool,
+    sealed: &BTreeMap<i64, &[u8]>,
+    audit: &mut Audit,
+) -> Result<Book, sqlx::Error> {
+    let mut book = Book {
+        version: 0,
+        head: BIRTH,
+        balance: Balance::default(),
+    };
+    let Ok(key) = pool.key.parse::<PoolKey>() else {
+        audit.find(&pool.key, "is no pool's key");
+        return Ok(book);
+    };
+    loop {
+        let last = pool.version;
+        let slice =
+            store::audit_movements(db, pool.id, book.version, last, SLICE_MOVEMENTS).await?;
+        if slice.is_empty() {
+            return Ok(book);
+        }
+        for row in slice {
+            let version = book.version + 1;
+            if row.version != version {
+                audit.find(&pool.key, format!("movement {version} is missing"));
+                return Ok(book);
+            }
+            audit.movements += 1;
+            let hash = row.hash.clone();
+            let Some(movement) = read(pool.id, row) else {
+                audit.find(&pool.key, format!("movement {version} is of no known kind"));
+                return Ok(book);
+            };
+            let head = chain::link(&book.head, &key, &movement);
+            let balance = book.balance.after(movement.kind, movement.units);
+            let written = (
+                movement.held_after,
+                movement.sold_after,
+                movement.capacity_after,
+            );
+            if hash != head || written != (balance.held, balance.sold, balance.capacity) {
+                audit.find(&pool.key, format!("movement {version} was changed"));
+                return Ok(book);
+            }
+            book = Book {
+                version,
+                head,
+                balance,
+            };
+            if sealed.get(&version).is_some_and(|sealed| **sealed != head) {
+                let text = format!("the book up to {version} is not the one that was sealed");
+                audit.find(&pool.key, text);
+            }
+        }
+    }
 }
 
 fn read(pool: i32, row: AuditedMovement) -> Option<Movement> {

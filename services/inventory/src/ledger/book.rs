@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 
-use super::chain::Head;
+use super::chain::{BIRTH, Head};
 use crate::domain::{Balance, Fingerprint, Hold, HoldId, HoldState, Line, Name, Pool};
 
 /// Holds that ended, kept to answer whoever asks again without a look into the database.
@@ -33,6 +33,20 @@ pub(super) struct PoolEntry {
 }
 
 impl PoolEntry {
+    /// A pool without units and without history.
+    pub(super) fn new(key: PoolKey) -> Self {
+        Self {
+            key,
+            balance: Balance::default(),
+            blocked: 0,
+            low_at: None,
+            low: false,
+            version: 0,
+            capacity_version: 0,
+            head: BIRTH,
+        }
+    }
+
     /// Units neither held, sold nor blocked.
     pub(super) const fn room(&self) -> i64 {
         self.balance.capacity + self.balance.overbook
@@ -63,6 +77,41 @@ pub(super) struct HoldEntry {
     pub(super) reference: Name,
     /// By pool key, each pool once; empty for a tombstone.
     pub(super) lines: Vec<HeldLine>,
+}
+
+impl HoldEntry {
+    /// A hold that begins to live.
+    pub(super) fn live(
+        born_at: Timestamp,
+        expires_at: Timestamp,
+        epoch: i64,
+        account: Option<Name>,
+        lines: &[(PoolId, i64)],
+    ) -> Self {
+        let lines = lines.iter().map(|&(pool, units)| HeldLine {
+            pool,
+            units,
+            returned: 0,
+        });
+        Self {
+            state: HoldState::Live,
+            version: 1,
+            expires_at,
+            born_at,
+            epoch,
+            account,
+            reference: Name::default(),
+            lines: lines.collect(),
+        }
+    }
+
+    /// A hold that never lived: its id is spent.
+    pub(super) fn tombstone(born_at: Timestamp, epoch: i64) -> Self {
+        Self {
+            state: HoldState::Released,
+            ..Self::live(born_at, born_at, epoch, None, &[])
+        }
+    }
 }
 
 /// Units of a live hold past its expiry: free in truth, still held on paper.
@@ -379,16 +428,10 @@ impl Book {
                 break;
             }
             match self.idle.pop_front() {
-                Some(Idle::Hold(id)) => {
-                    if self
-                        .hold(id)
-                        .is_some_and(|hold| hold.state != HoldState::Live)
-                    {
-                        self.forget_hold(id);
-                    }
-                }
+                // It may be live after all: taken out and learnt again by a reload.
+                Some(Idle::Hold(id)) if self.is_ended(id) => drop(self.forget_hold(id)),
                 Some(Idle::Request(id)) => self.forget_request(id),
-                None => {}
+                Some(Idle::Hold(_)) | None => {}
             }
         }
         if self.pools.len() > KNOWN_MAX_POOLS {
@@ -398,6 +441,11 @@ impl Book {
             let pools = &self.pools;
             self.ids.retain(|_, id| pools.contains_key(id));
         }
+    }
+
+    fn is_ended(&self, id: HoldId) -> bool {
+        self.hold(id)
+            .is_some_and(|hold| hold.state != HoldState::Live)
     }
 
     /// Every live hold, for tests that plant bugs.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use holdfast_kernel::{RequestId, Timestamp};
 
 use super::{
-    book::{Book, HeldLine, HoldEntry, PoolEntry, PoolId},
+    book::{Book, HoldEntry, PoolEntry, PoolId},
     chain::{self, BIRTH, Head, Movement},
     decide::Change,
 };
-use crate::domain::{Balance, Fingerprint, HoldId, HoldState, MovementKind, Name};
+use crate::domain::{Fingerprint, HoldId, HoldState, MovementKind, Name};
 
 /// Who lets holds expire.
 const LEDGER: &str = "ledger";
@@ -63,53 +63,14 @@ impl Draft {
     /// Makes one change in the book. Changes come from a decision on this book, so what they name is there.
     pub(super) fn make(&mut self, change: Change, book: &mut Book) {
         match change {
-            Change::Open {
-                hold,
-                account,
-                actor,
-                lines,
-                expires_at,
-                epoch,
-            } => {
-                for &(pool, units) in &lines {
-                    self.post(
-                        book,
-                        pool,
-                        MovementKind::Reserve,
-                        units,
-                        &By::hold(hold, &actor),
-                    );
+            Change::Open { hold, entry, actor } => {
+                let by = By::hold(hold, &actor);
+                for line in &entry.lines {
+                    self.post(book, line.pool, MovementKind::Reserve, line.units, &by);
                 }
-                let lines = lines.into_iter().map(|(pool, units)| HeldLine {
-                    pool,
-                    units,
-                    returned: 0,
-                });
-                let entry = HoldEntry {
-                    state: HoldState::Live,
-                    version: 1,
-                    expires_at,
-                    born_at: book.now(),
-                    epoch,
-                    account,
-                    reference: Name::from(""),
-                    lines: lines.collect(),
-                };
                 self.birth(book, hold, entry);
             }
-            Change::Bury { hold, epoch } => {
-                let entry = HoldEntry {
-                    state: HoldState::Released,
-                    version: 1,
-                    expires_at: book.now(),
-                    born_at: book.now(),
-                    epoch,
-                    account: None,
-                    reference: Name::from(""),
-                    lines: Vec::new(),
-                };
-                self.birth(book, hold, entry);
-            }
+            Change::Bury { hold, entry } => self.birth(book, hold, entry),
             Change::Extend { hold, until } => {
                 self.alter(book, hold, |entry| entry.expires_at = until);
             }
@@ -147,38 +108,10 @@ impl Draft {
             Change::GiveUp { hold } => {
                 self.alter(book, hold, |entry| entry.state = HoldState::Released);
             }
-            Change::Return { hold, lines, actor } => {
-                for &(pool, units) in &lines {
-                    self.post(
-                        book,
-                        pool,
-                        MovementKind::Return,
-                        units,
-                        &By::hold(hold, &actor),
-                    );
-                }
-                self.touch_hold(book, hold);
-                if let Some(entry) = book.hold_mut(hold, self.batch) {
-                    for (pool, units) in lines {
-                        for line in entry.lines.iter_mut().filter(|line| line.pool == pool) {
-                            line.returned += units;
-                        }
-                    }
-                }
-            }
+            Change::Return { hold, lines, actor } => self.give_back(book, hold, &lines, &actor),
             Change::Make { pool, key } => {
-                let entry = PoolEntry {
-                    key,
-                    balance: Balance::default(),
-                    blocked: 0,
-                    low_at: None,
-                    low: false,
-                    version: 0,
-                    capacity_version: 0,
-                    head: BIRTH,
-                };
                 self.pools.insert(pool, None);
-                book.learn_pool(pool, entry, self.batch);
+                book.learn_pool(pool, PoolEntry::new(key), self.batch);
             }
             Change::Adjust {
                 pool,
@@ -274,6 +207,19 @@ impl Draft {
         let lines = book.hold(hold).map(|entry| entry.lines.clone());
         for line in lines.into_iter().flatten() {
             self.post(book, line.pool, kind, line.units, by);
+        }
+    }
+
+    fn give_back(&mut self, book: &mut Book, hold: HoldId, lines: &[(PoolId, i64)], actor: &Name) {
+        let by = By::hold(hold, actor);
+        self.touch_hold(book, hold);
+        for &(pool, units) in lines {
+            self.post(book, pool, MovementKind::Return, units, &by);
+            if let Some(entry) = book.hold_mut(hold, self.batch) {
+                for line in entry.lines.iter_mut().filter(|line| line.pool == pool) {
+                    line.returned += units;
+                }
+            }
         }
     }
 

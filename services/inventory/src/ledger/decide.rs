@@ -33,15 +33,11 @@ pub(super) enum Change {
     /// A new live hold takes its units.
     Open {
         hold: HoldId,
-        account: Option<Name>,
+        entry: HoldEntry,
         actor: Name,
-        /// By pool key.
-        lines: Vec<(PoolId, i64)>,
-        expires_at: Timestamp,
-        epoch: i64,
     },
     /// A hold that never was is released: its id is spent.
-    Bury { hold: HoldId, epoch: i64 },
+    Bury { hold: HoldId, entry: HoldEntry },
     /// A live hold lasts longer.
     Extend { hold: HoldId, until: Timestamp },
     /// What the hold is for.
@@ -151,13 +147,13 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
         return Err(Refusal::Full);
     }
     let mut changes = make_room(&lines, &[], book).map_err(Refusal::InsufficientUnits)?;
+    let expires_at = after(book.now(), ask.ttl);
+    let epoch = ask.epoch.unwrap_or(0);
+    let account = ask.account.clone();
     changes.push(Change::Open {
         hold,
-        account: ask.account.clone(),
+        entry: HoldEntry::live(book.now(), expires_at, epoch, account, &lines),
         actor: ask.actor.clone(),
-        lines,
-        expires_at: after(book.now(), ask.ttl),
-        epoch: ask.epoch.unwrap_or(0),
     });
     let reply = Reply::Hold(hold);
     Ok(Decision { changes, reply })
@@ -253,8 +249,8 @@ fn decide_release(ask: &Release, book: &Book) -> Result<Decision, Refusal> {
     let hold = ask.hold;
     let reply = Reply::State(HoldState::Released);
     let Some(entry) = book.hold(hold) else {
-        let epoch = ask.epoch.unwrap_or(0);
-        let changes = vec![Change::Bury { hold, epoch }];
+        let entry = HoldEntry::tombstone(book.now(), ask.epoch.unwrap_or(0));
+        let changes = vec![Change::Bury { hold, entry }];
         return Ok(Decision { changes, reply });
     };
     let mut changes = heed(hold, entry, ask.epoch)?;

@@ -1,7 +1,7 @@
 //! The inventory service at its door, on a real database.
 
 use holdfast_platform::{fault::Fault, identity::Role};
-use holdfast_proto::{inventory::v1 as pb, page::v1::PageRequest};
+use holdfast_proto::{inventory::v1 as pb, page::v1::PageRequest, saga::v1::Command};
 use tonic::Code;
 use world::{World, line};
 
@@ -92,20 +92,20 @@ async fn users_can_neither_take_units_nor_change_capacities() {
     assert_eq!(stranger.expect_err("nobody").code(), Code::Unauthenticated);
 }
 
+type Spoil = fn(&mut pb::ReserveRequest);
+
 #[tokio::test]
 async fn malformed_requests_name_the_field_and_change_nothing() {
     let world = World::new().await;
     world.stock("sku:A", 5).await;
-    let good = world.reserve_request(vec![line("sku:A", 1)]);
-    let bad: [(&str, fn(&mut pb::ReserveRequest)); 6] = [
+    let good = World::reserve_request(vec![line("sku:A", 1)]);
+    let bad: [(&str, Spoil); 6] = [
         ("request_id", |r| r.request_id = "ord_1".to_owned()),
         ("actor", |r| r.actor = String::new()),
         ("pool", |r| r.lines[0].pool = "A".to_owned()),
         ("lines", |r| r.lines[0].quantity = 0),
         ("ttl", |r| r.ttl = None),
-        ("command.epoch", |r| {
-            r.command = Some(holdfast_proto::saga::v1::Command::default())
-        }),
+        ("command.epoch", |r| r.command = Some(Command::default())),
     ];
     for (field, spoil) in bad {
         let mut request = good.clone();

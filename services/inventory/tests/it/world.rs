@@ -102,13 +102,13 @@ impl World {
             .expect("a new pool");
     }
 
-    pub(crate) fn reserve_request(&self, lines: Vec<pb::Line>) -> pb::ReserveRequest {
+    pub(crate) fn reserve_request(lines: Vec<pb::Line>) -> pb::ReserveRequest {
         pb::ReserveRequest {
             request_id: RequestId::generate().to_string(),
             account: "usr_buyer".to_owned(),
             actor: "usr_buyer".to_owned(),
             lines,
-            ttl: Some(wire::duration(std::time::Duration::from_secs(600))),
+            ttl: Some(wire::duration(std::time::Duration::from_mins(10))),
             command: None,
         }
     }
@@ -122,7 +122,7 @@ impl World {
     }
 
     pub(crate) async fn reserve(&self, lines: Vec<pb::Line>) -> Result<pb::Hold, Status> {
-        self.seller_reserves(self.reserve_request(lines)).await
+        self.seller_reserves(Self::reserve_request(lines)).await
     }
 
     pub(crate) async fn commit(&self, hold: &str) -> Result<pb::Hold, Status> {

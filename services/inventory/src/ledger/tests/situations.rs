@@ -363,7 +363,7 @@ async fn an_extension_counts_from_now_and_never_shortens() {
     world.pass(599);
     let longer = world
         .ledger()
-        .extend(extend(hold.id, Duration::from_secs(600)))
+        .extend(extend(hold.id, Duration::from_mins(10)))
         .await;
     assert_eq!(
         longer.expect("live").expires_at,
@@ -374,7 +374,7 @@ async fn an_extension_counts_from_now_and_never_shortens() {
     let state = HoldState::Committed;
     let ended = world
         .ledger()
-        .extend(extend(hold.id, Duration::from_secs(600)))
+        .extend(extend(hold.id, Duration::from_mins(10)))
         .await;
     assert_eq!(
         ended,
@@ -517,7 +517,7 @@ async fn a_worker_that_was_replaced_can_do_nothing() {
     let mut ask = reserve(&[("sku:A", 1)]);
     ask.epoch = Some(1);
     let hold = world.ledger().reserve(ask.clone()).await.expect("free").id;
-    let mut longer = extend(hold, Duration::from_secs(60));
+    let mut longer = extend(hold, Duration::from_mins(1));
     longer.epoch = Some(2);
     world.ledger().extend(longer).await.expect("the new worker");
     let stale = Refusal::StaleEpoch { got: 1, seen: 2 };

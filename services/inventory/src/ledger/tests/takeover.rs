@@ -181,7 +181,7 @@ async fn the_next_writer_knows_every_live_hold_and_the_birth_floor_hides_none() 
     let mut world = World::new().await;
     world.stock("sku:A", 5).await;
     let old = world.reserve(&[("sku:A", 1)]).await.expect("free").id;
-    let longer = super::world::extend(old, Duration::from_secs(30 * 24 * 3_600));
+    let longer = super::world::extend(old, Duration::from_hours(30 * 24));
     world.ledger().extend(longer).await.expect("live");
     world.pass(7 * 24 * 3_600);
     world.reserve(&[("sku:A", 1)]).await.expect("free");
@@ -212,7 +212,7 @@ async fn the_ledgers_time_never_goes_back_not_even_at_a_takeover() {
     let later = world.reserve(&[("sku:A", 1)]).await.expect("free");
     assert_eq!(
         later.expires_at,
-        hold.expires_at + jiff::SignedDuration::from_secs(600)
+        hold.expires_at + jiff::SignedDuration::from_mins(10)
     );
     let back: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM movement AS one JOIN movement AS next

@@ -17,7 +17,7 @@ use crate::domain::{
 /// Where every test's clock starts.
 pub(crate) const START: &str = "2026-12-01T09:00:00Z";
 /// How long holds last where the test does not say.
-pub(crate) const TTL: Duration = Duration::from_secs(600);
+pub(crate) const TTL: Duration = Duration::from_mins(10);
 
 pub(crate) struct World {
     pub(crate) database: TestDatabase,
@@ -43,7 +43,7 @@ pub(crate) struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(60),
+            lease: Duration::from_mins(1),
             account_max_holds: 50,
             rules: Rules::default(),
         }
