@@ -28,7 +28,7 @@ const HOLDS: Topic = Topic::ordinary("holdfast.holds");
 const ORDERS: Topic = Topic::ordinary("holdfast.orders");
 
 /// Batches folded at once.
-const FOLD_MAX_BATCHES: i64 = 500;
+const FOLD_MAX_BATCHES: i64 = 100;
 
 #[derive(Serialize)]
 struct Stock<'a> {

@@ -434,7 +434,8 @@ impl Book {
                 Some(Idle::Hold(_)) | None => {}
             }
         }
-        if self.pools.len() > KNOWN_MAX_POOLS {
+        // Looking at all of them is worth it only when many can go.
+        if self.pools.len() > KNOWN_MAX_POOLS.max(2 * self.claims.len()) {
             let claims = &self.claims;
             self.pools
                 .retain(|id, kept| kept.batch > committed || claims.contains_key(id));

@@ -131,7 +131,7 @@ impl Draft {
                 low_at,
                 actor,
             } => {
-                let by = By::staff(&actor, &Name::from(""));
+                let by = By::staff(&actor, &Name::default());
                 self.post(book, pool, MovementKind::Policy, overbook_delta, &by);
                 if let Some(entry) = book.pool_mut(pool, self.batch) {
                     entry.capacity_version += 1;
@@ -266,7 +266,7 @@ impl By {
         Self {
             hold: Some(hold),
             actor: actor.clone(),
-            reason: Name::from(""),
+            reason: Name::default(),
             effective_at: None,
         }
     }

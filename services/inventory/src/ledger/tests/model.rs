@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     pin::pin,
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -42,7 +43,8 @@ const ACCOUNT_MAX_HOLDS: u32 = 5;
 struct Model {
     now: Timestamp,
     pools: BTreeMap<PoolKey, ModelPool>,
-    holds: BTreeMap<HoldId, ModelHold>,
+    /// Shared between the states of a search until one of them changes it.
+    holds: BTreeMap<HoldId, Arc<ModelHold>>,
     requests: BTreeMap<RequestId, Fingerprint>,
 }
 
@@ -99,13 +101,20 @@ impl Model {
         })
     }
 
-    /// The answer, and the model after it; a refusal changes nothing.
-    fn ask(&self, request: &Request) -> (Result<Said, Refusal>, Self) {
+    /// The answer, and the model after it; `None` when nothing changed, as with every refusal.
+    fn ask(&self, request: &Request) -> (Result<Said, Refusal>, Option<Self>) {
+        if let Request::Look(keys) = request {
+            return (Ok(self.say_pools(keys)), None);
+        }
         let mut after = self.clone();
         match after.act(request) {
-            Ok(said) => (Ok(said), after),
-            Err(refusal) => (Err(refusal), self.clone()),
+            Ok(said) => (Ok(said), Some(after)),
+            Err(refusal) => (Err(refusal), None),
         }
+    }
+
+    fn hold_mut(&mut self, hold: HoldId) -> Option<&mut ModelHold> {
+        self.holds.get_mut(&hold).map(Arc::make_mut)
     }
 
     fn act(&mut self, request: &Request) -> Result<Said, Refusal> {
@@ -118,12 +127,12 @@ impl Model {
                     HoldState::Live => {}
                     state => return Err(Refusal::HoldEnded { hold, state }),
                 }
-                let entry = self.holds.get_mut(&hold).expect("looked up");
+                let entry = self.hold_mut(hold).expect("looked up");
                 entry.expires_at = entry.expires_at.max(until);
                 Ok(self.say(hold))
             }
             Request::Bind(ask) => {
-                let entry = self.holds.get_mut(&ask.hold);
+                let entry = self.hold_mut(ask.hold);
                 entry.ok_or(Refusal::UnknownHold(ask.hold))?.reference = ask.reference.clone();
                 Ok(Said::Done)
             }
@@ -185,7 +194,7 @@ impl Model {
                 .map(|(key, units)| (key, (units, 0)))
                 .collect(),
         };
-        self.holds.insert(hold, entry);
+        self.holds.insert(hold, Arc::new(entry));
         Ok(self.say(hold))
     }
 
@@ -208,7 +217,7 @@ impl Model {
         for (key, units) in lines {
             self.pools.get_mut(&key).expect("it was held there").sold += units;
         }
-        self.holds.get_mut(&hold).expect("looked up").state = HoldState::Committed;
+        self.hold_mut(hold).expect("looked up").state = HoldState::Committed;
         Ok(self.say(hold))
     }
 
@@ -222,11 +231,11 @@ impl Model {
                 epoch: ask.epoch.unwrap_or(0),
                 lines: BTreeMap::new(),
             };
-            self.holds.insert(ask.hold, tombstone);
+            self.holds.insert(ask.hold, Arc::new(tombstone));
             return Ok(Said::State(HoldState::Released));
         }
         let hold = self.commanded(ask.hold, ask.epoch)?;
-        let entry = self.holds.get_mut(&hold).expect("looked up");
+        let entry = self.hold_mut(hold).expect("looked up");
         if entry.state == HoldState::Committed {
             return Err(Refusal::HoldCommitted(hold));
         }
@@ -238,7 +247,7 @@ impl Model {
         if self.done(ask.request, ask.fingerprint())? {
             return Ok(Said::Done);
         }
-        let entry = self.holds.get_mut(&ask.hold);
+        let entry = self.holds.get_mut(&ask.hold).map(Arc::make_mut);
         let entry = entry.ok_or(Refusal::UnknownHold(ask.hold))?;
         if entry.state != HoldState::Committed {
             return Err(Refusal::HoldNotCommitted(ask.hold));
@@ -339,7 +348,7 @@ impl Model {
 
     /// The hold, if this epoch may command it, which it then does.
     fn commanded(&mut self, hold: HoldId, epoch: Epoch) -> Result<HoldId, Refusal> {
-        let entry = self.holds.get_mut(&hold);
+        let entry = self.hold_mut(hold);
         let entry = entry.ok_or(Refusal::UnknownHold(hold))?;
         if let Some(got) = epoch {
             if got < entry.epoch {
@@ -626,11 +635,15 @@ fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows) -> Option<Model> 
                 let next = &mut reached[(mask | 1 << n) as usize];
                 let (said, after) = before.ask(&event.request);
                 let possible = event.answer.as_ref().is_none_or(|answer| *answer == said);
-                if possible && !next.contains(&after) {
-                    next.push(after);
-                }
-                if event.answer.is_none() && !next.contains(&before) {
+                let unchanged = after.is_none() || event.answer.is_none();
+                if unchanged && possible && !next.contains(&before) {
                     next.push(before.clone());
+                }
+                if let Some(after) = after
+                    && possible
+                    && !next.contains(&after)
+                {
+                    next.push(after);
                 }
             }
         }
@@ -649,7 +662,7 @@ fn explain_as_sent(model: &Model, writers: &[Vec<Event>]) -> Option<Model> {
         if event.answer.as_ref().is_some_and(|answer| *answer != said) {
             return None;
         }
-        model = after;
+        model = after.unwrap_or(model);
     }
     Some(model)
 }
@@ -1061,7 +1074,7 @@ fn told(model: &Model, histories: &[Vec<Event>]) -> String {
     for (writer, history) in histories.iter().enumerate() {
         for Event { request, answer } in history {
             let (said, after) = model.ask(request);
-            model = after;
+            model = after.unwrap_or(model);
             let _ = write!(
                 text,
                 "\n  writer {writer}: {request:?}\n    answer: {answer:?}\n    model:  {said:?}"
