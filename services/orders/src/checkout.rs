@@ -210,7 +210,11 @@ impl Run {
         if self.order.status == Status::NeedsAttention {
             self.saga.failures = 0;
         }
-        if self.saga.phase == Phase::Done && self.order.status.is_given_up() {
+        if self.saga.phase == Phase::Done && self.saga.open_refunds == 0 {
+            if !self.order.status.is_given_up() {
+                // Woken by what came while the last turn ended.
+                return self.rest(Due::Woken).await;
+            }
             self.reopen().await?;
         }
         if self.saga.phase == Phase::Forward {

@@ -57,10 +57,8 @@ async fn undoing_that_fails_for_now_is_asked_again_until_all_is_undone() {
         for how in [Break::OnTheWay, Break::OnTheWayBack] {
             let world = World::answering_within(100).await;
             let order = world
-                .buy(&[("TSHIRT", 2)], "challenge")
-                .await
-                .expect("on its way")
-                .id;
+                .bought(&[("TSHIRT", 2)], "challenge", OrderStatus::AwaitingPayment)
+                .await;
             line(&world, peer).breaks_often(command, how, 3);
             world.cancel(&order).await.expect("asked");
             world.becomes(&order, OrderStatus::Cancelled).await;
@@ -119,10 +117,8 @@ async fn an_undoing_whose_process_is_killed_at_any_command_is_finished_by_the_ne
         for how in [Break::HangsOnTheWay, Break::HangsOnTheWayBack] {
             let mut world = World::answering_within(50).await;
             let order = world
-                .buy(&[("TSHIRT", 2)], "challenge")
-                .await
-                .expect("on its way")
-                .id;
+                .bought(&[("TSHIRT", 2)], "challenge", OrderStatus::AwaitingPayment)
+                .await;
             let line = line(&world, peer);
             line.breaks(command, how);
             world.cancel(&order).await.expect("asked");
@@ -140,7 +136,9 @@ async fn a_refund_whose_process_is_killed_at_any_command_is_finished_by_the_next
     for (peer, command) in [("till", "refund"), ("ledger", "return")] {
         for how in [Break::HangsOnTheWay, Break::HangsOnTheWayBack] {
             let mut world = World::answering_within(50).await;
-            let order = world.buy(&[("TSHIRT", 2)], "ok").await.expect("bought").id;
+            let order = world
+                .bought(&[("TSHIRT", 2)], "ok", OrderStatus::Confirmed)
+                .await;
             let line = line(&world, peer);
             line.breaks(command, how);
             world
@@ -335,10 +333,8 @@ async fn two_workers_at_the_same_time_carry_out_every_purchase_once() {
     let mut orders = Vec::new();
     for _ in 0..10 {
         let order = world
-            .buy(&[("TSHIRT", 1)], "challenge")
-            .await
-            .expect("on its way")
-            .id;
+            .bought(&[("TSHIRT", 1)], "challenge", OrderStatus::AwaitingPayment)
+            .await;
         orders.push(order);
     }
     for order in &orders {
@@ -355,12 +351,10 @@ async fn two_workers_at_the_same_time_carry_out_every_purchase_once() {
 
 #[tokio::test]
 async fn a_step_that_fails_fifty_times_is_raised_and_goes_on_when_it_can() {
-    let world = World::answering_within(50).await;
+    let world = World::with("lease_secs", 1_000_000).await;
     let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way")
-        .id;
+        .bought(&[("TSHIRT", 2)], "challenge", OrderStatus::AwaitingPayment)
+        .await;
     world
         .ledger
         .line

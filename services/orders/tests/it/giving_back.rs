@@ -154,17 +154,12 @@ async fn a_wish_to_cancel_that_comes_while_the_money_is_being_taken_is_heeded_be
 async fn money_that_arrives_for_a_cancelled_order_goes_back() {
     let world = World::answering_within(100).await;
     let order = world
-        .buy(&[("TSHIRT", 2)], "timeout")
-        .await
-        .expect("on its way");
-    assert_eq!(
-        world.cancel(&order.id).await.expect("cancelled").status(),
-        OrderStatus::Cancelled
-    );
-    world
-        .provider_says(&order.id, PaymentStatus::Captured)
+        .bought(&[("TSHIRT", 2)], "timeout", OrderStatus::AwaitingPayment)
         .await;
-    world.becomes(&order.id, OrderStatus::Refunded).await;
+    world.cancel(&order).await.expect("asked");
+    world.becomes(&order, OrderStatus::Cancelled).await;
+    world.provider_says(&order, PaymentStatus::Captured).await;
+    world.becomes(&order, OrderStatus::Refunded).await;
     world.rests().await;
     world.is_sound().await;
 }
@@ -292,10 +287,12 @@ async fn a_refund_waits_for_a_capture_whose_outcome_is_unknown() {
     ] {
         let world = World::answering_within(100).await;
         let order = world
-            .buy(&[("TSHIRT", 3)], "capture_unknown")
-            .await
-            .expect("on its way")
-            .id;
+            .bought(
+                &[("TSHIRT", 3)],
+                "capture_unknown",
+                OrderStatus::AwaitingPayment,
+            )
+            .await;
         let queued = world
             .refund(&order, &[("TSHIRT", 1)], None)
             .await
@@ -311,12 +308,10 @@ async fn a_refund_waits_for_a_capture_whose_outcome_is_unknown() {
 
 #[tokio::test]
 async fn a_refund_the_provider_refuses_moves_neither_units_nor_the_order_and_is_raised() {
-    let world = World::answering_within(100).await;
+    let world = World::with("lease_secs", 1_000_000).await;
     let order = world
-        .buy(&[("TSHIRT", 3)], "refund_refused")
-        .await
-        .expect("bought")
-        .id;
+        .bought(&[("TSHIRT", 3)], "refund_refused", OrderStatus::Confirmed)
+        .await;
     world
         .refund(&order, &[("TSHIRT", 1)], None)
         .await

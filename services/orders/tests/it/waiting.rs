@@ -91,7 +91,7 @@ async fn an_unknown_outcome_is_waited_for_and_found_captured() {
         .buy_again(&key, &[("TSHIRT", 2)], "timeout")
         .await
         .expect("on its way");
-    assert_eq!(order.status(), OrderStatus::AwaitingPayment);
+    let order = world.becomes(&order.id, OrderStatus::AwaitingPayment).await;
     assert_eq!(order.payment_status, "processing");
     world
         .provider_says(&order.id, PaymentStatus::Captured)
@@ -117,7 +117,7 @@ async fn units_stay_the_customers_while_nobody_knows_whether_the_money_was_taken
         .buy(&[("TSHIRT", 2)], "capture_unknown")
         .await
         .expect("on its way");
-    assert_eq!(order.status(), OrderStatus::AwaitingPayment);
+    let order = world.becomes(&order.id, OrderStatus::AwaitingPayment).await;
     // The hold's time is long over, but it was committed: nobody gives the units away.
     world.pass(2 * HOLD_SECS);
     world
@@ -329,6 +329,7 @@ async fn expired_with_unknown_outcome() -> World {
         .buy_again(KEY, &[("TSHIRT", 2)], "timeout")
         .await
         .expect("on its way");
+    world.becomes(&order.id, OrderStatus::AwaitingPayment).await;
     world.hold_expires(&order.id).await;
     world.becomes(&order.id, OrderStatus::Expired).await;
     world.rests().await;
