@@ -2,7 +2,7 @@
 .PHONY: demo test lint fmt replay bench graph packages
 
 PROFILE ?= dev
-TARGET := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+TARGET = target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 ARGS ?=
 
 # Builds, starts, seeds a shop, buys through the public API, prints a clean audit, and goes on serving.
@@ -27,10 +27,15 @@ replay: packages
 	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
 	target/release/examples/replay $(FILE)
 
-# Measures the ledger's ways side by side; writes docs/PERFORMANCE.md. Release profile.
+# Measures the ledger beside other ways, and whole checkouts; writes docs/PERFORMANCE.md. ARGS=--smoke only runs everything
+# for a moment and writes nothing, quickest with PROFILE=dev.
+bench: PROFILE = release
 bench: packages
-	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
-	target/release/examples/bench $(ARGS)
+	cargo build --locked --profile $(PROFILE) --package holdfast --package holdfast-inventory --package holdfast-e2e --bins --examples
+	$(TARGET)/examples/ledger_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
+	$(TARGET)/examples/checkout_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
+
+NOTED = make bench on $(shell date -u +%F), of $(shell git describe --always --dirty)
 
 # Draws the graphs of calls and messages into ARCHITECTURE.md.
 graph:
