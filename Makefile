@@ -1,16 +1,15 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
 .PHONY: demo test lint fmt replay bench graph packages
 
-# What demo and test are built with, and what measures: figures of unoptimised programs say nothing.
+# What programs are built with; what measures takes release, for figures of unoptimised programs say nothing.
 PROFILE ?= dev
-MEASURED ?= release
-folder = target/$(if $(filter dev,$(1)),debug,$(1))
+TARGET = target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 ARGS ?=
 
 # Builds, starts, seeds a shop, buys through the public API, prints a clean audit, and goes on serving.
 demo: packages
 	cargo build --locked --profile $(PROFILE) --package holdfast
-	$(call folder,$(PROFILE))/holdfast demo $(ARGS)
+	$(TARGET)/holdfast demo $(ARGS)
 
 # Everything: format, lints, and every test. The binary first, for whole-purchase tests start it.
 test: packages lint
@@ -25,14 +24,20 @@ fmt:
 	cargo fmt --all
 
 # Lives a shop's invoices through the public API: make replay FILE=invoices.csv.gz
+replay: PROFILE = release
 replay: packages
-	cargo build --locked --profile $(MEASURED) --package holdfast --package holdfast-e2e --bins --examples
-	$(call folder,$(MEASURED))/examples/replay $(FILE)
+	cargo build --locked --profile $(PROFILE) --package holdfast --package holdfast-e2e --bins --examples
+	$(TARGET)/examples/replay $(FILE)
 
-# Measures the ledger's ways side by side; writes docs/PERFORMANCE.md. Release profile.
+# Measures the ledger beside other ways, and whole checkouts; writes docs/PERFORMANCE.md. ARGS=--smoke only runs everything
+# for a moment and writes nothing, quickest with PROFILE=dev.
+bench: PROFILE = release
 bench: packages
-	cargo build --locked --release --package holdfast --package holdfast-e2e --examples
-	target/release/examples/bench $(ARGS)
+	cargo build --locked --profile $(PROFILE) --package holdfast --package holdfast-inventory --package holdfast-e2e --bins --examples
+	$(TARGET)/examples/ledger_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
+	$(TARGET)/examples/checkout_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
+
+NOTED = make bench on $(shell date -u +%F), of $(shell git describe --always --dirty)
 
 # Draws the graphs of calls and messages into ARCHITECTURE.md.
 graph:
