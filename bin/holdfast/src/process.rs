@@ -43,6 +43,7 @@ pub(crate) struct ProcessSettings {
 
 /// The line a started server prints, for scripts.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the line")]
 pub(crate) struct Ready {
     ready: bool,
     /// The public door; none in a process without the gateway.
@@ -254,7 +255,7 @@ fn bus(pool: &PgPool, databases: &Databases, shutdown: &Shutdown) -> anyhow::Res
     let listening = wakeups.clone();
     let (url, ending) = (databases.url(BUS, Role::App)?, shutdown.workers());
     shutdown.work("bus wake-ups", async move {
-        listening.listen(url, ending).await
+        listening.listen(url, ending).await;
     });
     let log = EmbeddedLog::new(pool.clone(), wakeups);
     let (keeping, ending) = (log.clone(), shutdown.workers());

@@ -226,7 +226,7 @@ pub(crate) async fn list_products(
     )
     .bind(drafts)
     .bind(category)
-    .bind(at.map(|at| at.to_sqlx()))
+    .bind(at.map(ToSqlx::to_sqlx))
     .bind(id)
     .bind(limit)
     .fetch_all(&mut *db)

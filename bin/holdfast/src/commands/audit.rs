@@ -297,12 +297,12 @@ fn compare_with_provider(
     };
     for payment in payments {
         let theirs = book.remove(&payment.payment);
-        let (captures, captured, refunded) = theirs.map_or((0, 0, 0), |fact| {
+        let (charges, captured, refunded) = theirs.map_or((0, 0, 0), |fact| {
             (fact.captures, fact.captured, fact.refunded)
         });
         let about = payment.payment.to_string();
-        if captures > 1 {
-            find(about.clone(), format!("charged {captures} times"));
+        if charges > 1 {
+            find(about.clone(), format!("charged {charges} times"));
         }
         // Asked and not answered yet: the provider may be ahead of us.
         if is_asked(&payment.status) || open.contains(&payment.purchase) {

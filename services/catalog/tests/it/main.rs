@@ -186,10 +186,10 @@ async fn each_field_that_cannot_be_taken_is_named_and_nothing_is_written() {
         ("kind", |listing| listing.kind = "spaceship".to_owned()),
         ("status", |listing| listing.status = "sold".to_owned()),
         ("variants[0].sku", |listing| {
-            listing.variants[0].sku = "shirt".to_owned()
+            listing.variants[0].sku = "shirt".to_owned();
         }),
         ("variants[0].stock", |listing| {
-            listing.variants[0].stock = Some(-1)
+            listing.variants[0].stock = Some(-1);
         }),
     ];
     let world = World::new().await;
