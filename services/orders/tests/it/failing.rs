@@ -277,12 +277,12 @@ async fn a_worker_whose_purchase_was_taken_over_can_do_nothing_any_more() {
     let commits = world.ledger.line.count("commit");
     line.go_on();
     buying.await.expect("it lives").ok();
+    world.process.ask_to_end();
     world
         .until("the first worker is through", async || {
-            (line.paused() == 0).then_some(())
+            world.process.has_ended().then_some(())
         })
         .await;
-    world.process.ask_to_end();
     second.ask_to_end();
     assert_eq!(
         world.ledger.line.count("commit"),
