@@ -387,6 +387,7 @@ impl Writer {
             }
             tokio::select! {
                 biased;
+                () = shutdown.cancelled(), if !closing => closing = true,
                 written = landed(&mut term.in_flight), if !term.in_flight.is_empty() => {
                     if let Err(failure) = self.settle(term, written) {
                         return failure.into();
@@ -405,7 +406,6 @@ impl Writer {
                         return failure.into();
                     }
                 }
-                () = shutdown.cancelled(), if !closing => closing = true,
             }
         }
     }
