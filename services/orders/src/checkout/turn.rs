@@ -267,7 +267,9 @@ impl Run {
                 self.tell(&mut tx, &order, &[change]).await?;
             }
         }
-        self.commit(tx, points::PUT_OFF).await
+        self.commit(tx, points::PUT_OFF).await?;
+        failpoint::hit(points::PUT_OFF.1).await?;
+        Ok(())
     }
 
     /// Makes sure the purchase is still this worker's, and reads what came from outside.
