@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -25,7 +25,8 @@ const LOG_SHOWN_LINES: usize = 60;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
-    ready: bool,
+    #[serde(rename = "ready")]
+    serves: bool,
     /// Its public door; none without the gateway.
     pub url: Option<String>,
     /// Its internal door.
@@ -85,7 +86,7 @@ impl Server {
             folder: folder.to_owned(),
             child,
             ready: Ready {
-                ready: false,
+                serves: false,
                 url: None,
                 internal: String::new(),
                 grpc: None,
@@ -101,10 +102,10 @@ impl Server {
             let Some((line, _)) = said.split_once('\n') else {
                 return Ok(None);
             };
-            let ready = serde_json::from_str::<Ready>(line);
-            Ok(Some(
-                ready.with_context(|| format!("its line is {line:?}"))?,
-            ))
+            let ready: Ready =
+                serde_json::from_str(line).with_context(|| format!("its line is {line:?}"))?;
+            ensure!(ready.serves, "its line is {line:?}");
+            Ok(Some(ready))
         })
         .await?;
         Ok(server)

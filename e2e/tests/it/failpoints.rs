@@ -41,7 +41,7 @@ async fn purchases_end_right_wherever_the_process_dies() -> anyhow::Result<()> {
     let shop = Shop::open(Topology::AllInOne, &environment).await?;
     let mut crashes = Crashes {
         shop,
-        waiting: holdfast::failpoints().into_iter().collect(),
+        waiting: holdfast::failpoints().collect(),
         armed: None,
         died_at: BTreeSet::new(),
         missed: BTreeSet::new(),
@@ -280,15 +280,13 @@ impl Crashes {
                     self.alive().await?;
                     Ok(found)
                 }
-                // It is down, or just going.
-                Err(error) => match self.alive().await? {
-                    true => Ok(None),
-                    false => {
-                        // A server that lives says what it means; 503 while it starts is no last word.
-                        ensure!(error.to_string().contains(" 503 "), "{error:#}");
-                        Ok(None)
-                    }
-                },
+                // It was down; what it meant is told when it is back.
+                Err(_) if self.alive().await? => Ok(None),
+                // It is about to be seen dead, or says that it cannot answer now.
+                Err(error) if error.downcast_ref::<reqwest::Error>().is_some() => Ok(None),
+                Err(error) if error.to_string().contains(" 503 ") => Ok(None),
+                // A server that lives says what it means.
+                Err(error) => Err(error),
             }
         })
         .await

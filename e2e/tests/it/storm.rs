@@ -17,6 +17,8 @@ const KILLS: usize = 20;
 /// Answered calls between two kills, so that every life does something.
 const CALLS_PER_LIFE: usize = 12;
 const BUYERS: usize = 6;
+/// How many purchases ago what is given back was bought.
+const BOUGHT_AGO: usize = 4;
 const KINDS: usize = 4;
 const UNITS: i64 = 100_000;
 /// How long one life may take until it has answered its calls.
@@ -120,7 +122,7 @@ impl Person<'_> {
             wish += 1;
             let sku = &self.skus[wish % self.skus.len()];
             let units = 1 + (wish % 3) as i64;
-            if wish % 7 == 0 {
+            if wish.is_multiple_of(7) {
                 let body = basket(&[(sku, units)], "sandbox_declined");
                 let answer = self
                     .insist(self.buyer, "/v1/orders", &body, &[201, 402])
@@ -136,16 +138,29 @@ impl Person<'_> {
             let body = basket(&[(sku, units)], "sandbox_ok");
             let answer = self.insist(self.buyer, "/v1/orders", &body, &[201]).await?;
             let id = text(&answer.is(201)?, "id")?;
-            told.orders.push((id.clone(), sku.clone(), units));
-            if wish % 3 == 0 {
-                let path = format!("/v1/orders/{id}/refunds");
-                // An order that is still on its way is refused; whoever insists is served when it has arrived.
-                self.insist(self.staff, &path, &json!({"reason": "storm"}), &[201])
-                    .await?;
-                told.refunded.push(id);
+            told.orders.push((id, sku.clone(), units));
+            if wish.is_multiple_of(3) {
+                self.give_back(&mut told).await?;
             }
         }
         Ok(told)
+    }
+
+    /// Staff give an order back that was bought some wishes ago.
+    async fn give_back(&self, told: &mut Told) -> anyhow::Result<()> {
+        let ago = told.orders.len().saturating_sub(BOUGHT_AGO);
+        let Some((id, ..)) = told.orders.get(ago) else {
+            return Ok(());
+        };
+        if told.refunded.contains(id) {
+            return Ok(());
+        }
+        let path = format!("/v1/orders/{id}/refunds");
+        // An order that is still on its way is refused; whoever insists is served when it has arrived.
+        self.insist(self.staff, &path, &json!({"reason": "storm"}), &[201])
+            .await?;
+        told.refunded.push(id.clone());
+        Ok(())
     }
 
     /// Makes the same wish under the same key until it is answered in one of these ways.
