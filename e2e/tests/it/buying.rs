@@ -14,6 +14,8 @@ in_every_topology! {
     a_challenged_customer_who_proves_themselves_has_bought,
     a_challenged_customer_who_fails_has_not_bought,
     a_payment_of_unknown_outcome_is_found_captured,
+    a_slip_is_paid_at_the_till,
+    a_saved_card_buys,
     what_is_not_sold_cannot_be_bought,
     an_order_exists_for_its_buyer_only,
 }
@@ -166,6 +168,38 @@ async fn a_payment_of_unknown_outcome_is_found_captured(shop: &Shop) -> anyhow::
     assert_eq!(order["payment"]["status"], "processing", "{order}");
     settles(&buyer, &id_of(&order)?, "confirmed").await?;
     payment_settles(&buyer, &payment_of(&order)?, "captured").await?;
+    assert_eq!(shop.stock(&sku).await?, Stock::of(2, 1));
+    Ok(())
+}
+
+async fn a_slip_is_paid_at_the_till(shop: &Shop) -> anyhow::Result<()> {
+    let sku = shop.sell(2).await?;
+    let buyer = shop.buyer().await?;
+    let mut body = basket(&[(&sku, 1)], "");
+    body["payment_method"] = json!({"type": "konbini", "store": "lawson"});
+    let order = buyer.post("/v1/orders", &body).await?.is(201)?;
+    assert_eq!(order["status"], "awaiting_payment", "{order}");
+    let slip = &order["payment"]["next_action"];
+    assert_eq!(slip["type"], "konbini_slip", "{order}");
+    assert_eq!(slip["store"], "lawson", "{order}");
+    let pay = format!("/v1/payments/{}/sandbox/pay", payment_of(&order)?);
+    buyer.post(&pay, &json!({})).await?.is(200)?;
+    settles(&buyer, &id_of(&order)?, "confirmed").await?;
+    assert_eq!(shop.stock(&sku).await?, Stock::of(2, 1));
+    Ok(())
+}
+
+async fn a_saved_card_buys(shop: &Shop) -> anyhow::Result<()> {
+    let sku = shop.sell(2).await?;
+    let (buyer, other) = (shop.buyer().await?, shop.buyer().await?);
+    let card = json!({"type": "card", "token": "sandbox_ok"});
+    let saved = buyer.post("/v1/payment-methods", &card).await?.is(201)?;
+    let mut body = basket(&[(&sku, 1)], "");
+    body["payment_method"] = saved["id"].clone();
+    let order = buyer.post("/v1/orders", &body).await?.is(201)?;
+    assert_eq!(order["status"], "confirmed", "{order}");
+    let theirs = other.post("/v1/orders", &body).await?;
+    theirs.is_refused(422, "payment_method_invalid")?;
     assert_eq!(shop.stock(&sku).await?, Stock::of(2, 1));
     Ok(())
 }

@@ -27,6 +27,8 @@ mod ending;
 mod failpoints;
 mod keys;
 mod late_money;
+mod people;
+mod replaying;
 mod shop;
 mod storm;
 mod undoing;
