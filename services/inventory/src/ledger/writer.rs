@@ -22,6 +22,8 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, VecDeque},
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -590,7 +592,8 @@ impl Term {
         }
         let now = self.clock.now();
         if now.duration_until(self.partitions_until).as_secs() < PARTITIONS_AHEAD_SECS {
-            self.partitions_until = self.session.make_partitions(now).await?;
+            let making = self.session.make_partitions(now);
+            self.partitions_until = beside(&mut self.in_flight, making).await?;
         }
         self.book.advance(now);
         Ok(())
@@ -598,24 +601,30 @@ impl Term {
 
     /// Reads on the same connection, behind the batches in flight: what these wrote is in memory and is not read.
     async fn learn(&mut self, mut missing: Missing) -> Result<(), Failure> {
-        let holds = self.session.holds(&missing.holds).await?;
-        missing.pools.extend(
-            holds
-                .iter()
-                .flat_map(|(_, hold)| hold.lines.iter().map(|line| line.pool))
-                .filter(|pool| self.book.pool(*pool).is_none()),
-        );
-        missing.pools.sort_unstable();
-        missing.pools.dedup();
-        missing.keys.sort_unstable();
-        missing.keys.dedup();
-        for (id, pool) in self.session.pools(&missing.pools, &missing.keys).await? {
+        let (session, book) = (&self.session, &self.book);
+        let reading = async {
+            let holds = session.holds(&missing.holds).await?;
+            let lines = holds.iter().flat_map(|(_, hold)| &hold.lines);
+            let pools = lines.map(|line| line.pool);
+            missing
+                .pools
+                .extend(pools.filter(|pool| book.pool(*pool).is_none()));
+            missing.pools.sort_unstable();
+            missing.pools.dedup();
+            missing.keys.sort_unstable();
+            missing.keys.dedup();
+            let pools = session.pools(&missing.pools, &missing.keys).await?;
+            let requests = session.requests(&missing.requests).await?;
+            Ok::<_, Failure>((pools, holds, requests))
+        };
+        let (pools, holds, requests) = beside(&mut self.in_flight, reading).await?;
+        for (id, pool) in pools {
             self.book.learn_pool(id, pool, 0);
         }
         for (id, hold) in holds {
             self.book.learn_hold(id, hold, 0);
         }
-        for (id, fingerprint) in self.session.requests(&missing.requests).await? {
+        for (id, fingerprint) in requests {
             self.book.learn_request(id, fingerprint, 0);
         }
         Ok(())
@@ -842,6 +851,22 @@ fn hold_of(request: &Request) -> Option<HoldId> {
         Request::Return(back) => Some(back.hold),
         Request::Adjust(_) | Request::SetPolicy(_) | Request::Look(_) => None,
     }
+}
+
+/// Waits for `reading` while the answers to what is in flight are taken in as they come.
+///
+/// All answers come over one connection, and the driver hands on none before those ahead of it have been taken: to wait
+/// for a read alone would be to wait for ever when the answer to a batch comes in pieces.
+async fn beside<T>(in_flight: &mut VecDeque<InFlight>, reading: impl Future<Output = T>) -> T {
+    let mut reading = pin!(reading);
+    poll_fn(|context| {
+        for batch in in_flight.iter_mut() {
+            // It keeps its outcome until it is its turn.
+            let _ = batch.written.poll_unpin(context);
+        }
+        reading.as_mut().poll(context)
+    })
+    .await
 }
 
 /// What became of the oldest batch in flight.

@@ -117,6 +117,45 @@ async fn what_was_acknowledged_before_a_kill_is_there_after_it_and_nothing_is_ha
     assert_eq!(audit.findings, []);
 }
 
+/// The driver hands on no answer before those ahead of it are taken, and keeps two pieces of one that nobody takes.
+/// Notices cut the answer to a batch into three; a full buffer in the driver does the same now and then.
+#[tokio::test]
+async fn a_read_behind_a_batch_whose_answer_comes_in_pieces_does_not_wait_for_ever() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let chatter = "CREATE FUNCTION inventory.chatter() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE NOTICE ''chatter''; RETURN NULL; END';
+         CREATE TRIGGER chatter AFTER UPDATE ON inventory.fence
+            FOR EACH ROW EXECUTE FUNCTION inventory.chatter();
+         CREATE CONSTRAINT TRIGGER late_chatter AFTER UPDATE ON inventory.fence DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION inventory.chatter()";
+    let owner = world.database.owner();
+    owner.execute(chatter).await.expect("the owner may");
+    let sql = world.sql();
+    let mut blocker = sql.begin().await.expect("a connection");
+    let lock = "SELECT 1 FROM pool FOR UPDATE";
+    blocker.execute(lock).await.expect("locked");
+    let ledger = world.ledger().clone();
+    let batch = tokio::spawn(async move { ledger.reserve(reserve(&[("sku:A", 1)])).await });
+    super::planted::waiting(&world, 1).await;
+    let unknown = reserve(&[("sku:A", 1)]).request.makes();
+    let ledger = world.ledger().clone();
+    let read = tokio::spawn(async move { ledger.commit(super::world::commit(unknown)).await });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    blocker.rollback().await.expect("unlocked");
+    let both = async {
+        (
+            batch.await.expect("no panic"),
+            read.await.expect("no panic"),
+        )
+    };
+    let (taken, refused) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("no deadlock");
+    taken.expect("free");
+    assert_eq!(refused, Err(Refusal::UnknownHold(unknown)));
+}
+
 #[tokio::test]
 async fn a_writer_that_was_replaced_cannot_write_and_does_not_speak_from_memory() {
     let world = World::new().await;
