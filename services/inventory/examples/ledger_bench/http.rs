@@ -32,7 +32,7 @@ use crate::{
 
 const PLENTY: i64 = 1_000_000_000;
 const ANSWER_MAX_BYTES: usize = 4_096;
-const TTL: Duration = Duration::from_secs(600);
+const TTL: Duration = Duration::from_mins(10);
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,11 +137,11 @@ async fn reserve(
     };
     match counter.ledger.reserve(reserve).await {
         Ok(hold) => {
-            let held = Held {
+            let answer = Held {
                 hold: hold.id.to_string(),
                 expires_at: hold.expires_at.to_string(),
             };
-            Ok((StatusCode::CREATED, Json(held)))
+            Ok((StatusCode::CREATED, Json(answer)))
         }
         Err(refusal @ Refusal::InsufficientUnits(_)) => {
             Err((StatusCode::CONFLICT, refusal.to_string()))

@@ -180,9 +180,9 @@ struct After {
 }
 
 impl After {
-    fn push(&mut self, row: &Row, kind: i16, hold: Uuid, (held, sold): (i64, i64)) {
-        let held = row.get::<_, i64>("held") + held;
-        let sold = row.get::<_, i64>("sold") + sold;
+    fn push(&mut self, row: &Row, kind: i16, hold: Uuid, (more_held, more_sold): (i64, i64)) {
+        let held = row.get::<_, i64>("held") + more_held;
+        let sold = row.get::<_, i64>("sold") + more_sold;
         let version = row.get::<_, i64>("version") + 1;
         let capacity: i64 = row.get("capacity");
         let mut hash = Sha256::new();

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longer than any run: nothing expires.
-const TTL: Duration = Duration::from_secs(3_600);
+const TTL: Duration = Duration::from_hours(1);
 const LEASE: Duration = Duration::from_secs(4);
 /// Keys that one look asks for.
 const LOOK_MAX_KEYS: usize = 1_000;
