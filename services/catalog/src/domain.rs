@@ -284,7 +284,7 @@ mod tests {
         let table: [(&str, Spoil); 6] = [
             ("name", |draft| draft.name.clear()),
             ("category", |draft| {
-                draft.category = Some("No Slug".to_owned())
+                draft.category = Some("No Slug".to_owned());
             }),
             ("images[0]", |draft| draft.images.push("ftp://x".to_owned())),
             ("variants", |draft| draft.variants.clear()),

@@ -180,9 +180,9 @@ struct After {
 }
 
 impl After {
-    fn push(&mut self, row: &Row, kind: i16, hold: Uuid, (more_held, more_sold): (i64, i64)) {
-        let held = row.get::<_, i64>("held") + more_held;
-        let sold = row.get::<_, i64>("sold") + more_sold;
+    fn push(&mut self, row: &Row, kind: i16, hold: Uuid, moved: (i64, i64)) {
+        let held = row.get::<_, i64>("held") + moved.0;
+        let sold = row.get::<_, i64>("sold") + moved.1;
         let version = row.get::<_, i64>("version") + 1;
         let capacity: i64 = row.get("capacity");
         let mut hash = Sha256::new();
