@@ -6,6 +6,7 @@
 //! installed.
 
 use std::{
+    fmt::Write as _,
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::PermissionsExt,
@@ -384,12 +385,9 @@ fn page(series: &Series, statements: &[Statements], callers: usize, noted: &str)
     } in statements
     {
         sums = (sums.0 + work, sums.1 + transactions);
-        page.push_str(&format!("| {role} | {work:.1} | {transactions:.1} |\n"));
+        writeln!(page, "| {role} | {work:.1} | {transactions:.1} |").expect("memory");
     }
-    page.push_str(&format!(
-        "| **all** | **{:.1}** | **{:.1}** |\n",
-        sums.0, sums.1
-    ));
+    writeln!(page, "| **all** | **{:.1}** | **{:.1}** |", sums.0, sums.1).expect("memory");
     page
 }
 
