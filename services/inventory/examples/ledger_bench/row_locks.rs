@@ -180,7 +180,7 @@ struct After {
 }
 
 impl After {
-    fn push(&mut self, row: &Row, kind: i16, hold: Uuid, moved: (i64, i64)) {
+    fn push(&mut self, row: &Row, kind: i16, of: Uuid, moved: (i64, i64)) {
         let held = row.get::<_, i64>("held") + moved.0;
         let sold = row.get::<_, i64>("sold") + moved.1;
         let version = row.get::<_, i64>("version") + 1;
@@ -191,7 +191,7 @@ impl After {
         for number in [version, held, sold, capacity] {
             hash.update(number.to_be_bytes());
         }
-        hash.update(hold);
+        hash.update(of);
         hash.update(row.get::<_, &str>("key"));
         self.held.push(held);
         self.sold.push(sold);
