@@ -552,6 +552,9 @@ impl Writer {
             broken.add(batch);
         }
         self.failures = 0;
+        for job in &mut broken.jobs {
+            job.tries = 0;
+        }
         self.wait_again(broken.jobs);
     }
 
@@ -762,8 +765,11 @@ impl Broken {
         self.holds.extend(batch.draft.holds.into_keys());
         let requests = batch.draft.requests.into_iter();
         self.requests.extend(requests.map(|(request, _)| request));
-        self.jobs
-            .extend(batch.jobs.into_iter().map(|judged| judged.job));
+        self.jobs.extend(batch.jobs.into_iter().map(|judged| Job {
+            // It may have failed because it was done before, or have been done now.
+            looks_up: true,
+            ..judged.job
+        }));
     }
 }
 

@@ -833,9 +833,11 @@ impl<'a> Run<'a> {
             self.writers.swap_remove(0).kill().await;
         }
         // Each writer answers this behind everything it was asked before, and a new one behind what a dead one did.
+        // Asked twice, for a request in doubt is decided again behind the batch it came in.
         let keys: Vec<PoolKey> = self.keys();
         for (writer, history) in self.writers.iter().zip(&mut histories) {
             let request = Request::Look(keys.clone());
+            settled(&writer.ledger, &request).await?.ok();
             let answer = settled(&writer.ledger, &request).await?;
             history.push(Event {
                 request,
