@@ -608,7 +608,8 @@ struct Event {
 /// The state the model ends in when these events happen in some order that explains every answer and leads to these rows.
 ///
 /// The events of a burst are concurrent, so any order will do; but the last one of each writer was asked behind the rest.
-fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows) -> Option<Model> {
+/// What was done and not heard of is answered when it is decided again, as things then are: its effect may lie earlier.
+fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows, faults: Faults) -> Option<Model> {
     if let Some(simple) = explain_as_sent(model, writers)
         && simple.rows() == *rows
     {
@@ -626,7 +627,11 @@ fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows) -> Option<Model> 
     let mut reached: Vec<Vec<Model>> = vec![Vec::new(); 1 << events.len()];
     reached[0].push(model.clone());
     for mask in 0..all {
-        for before in std::mem::take(&mut reached[mask as usize]) {
+        let mut here = std::mem::take(&mut reached[mask as usize]);
+        let mut place = 0;
+        while place < here.len() {
+            let before = here[place].clone();
+            place += 1;
             for (n, event) in events.iter().enumerate() {
                 let done = mask & (1 << n) != 0;
                 if done || mask & before_last[n] != before_last[n] {
@@ -639,11 +644,15 @@ fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows) -> Option<Model> 
                 if unchanged && possible && !next.contains(&before) {
                     next.push(before.clone());
                 }
-                if let Some(after) = after
-                    && possible
-                    && !next.contains(&after)
-                {
-                    next.push(after);
+                let Some(after) = after else {
+                    continue;
+                };
+                if possible && !next.contains(&after) {
+                    next.push(after.clone());
+                }
+                // Done, but the writer never heard of it, decided it again later, and answered what he then found.
+                if faults != Faults::None && !here.contains(&after) {
+                    here.push(after);
                 }
             }
         }
@@ -845,7 +854,7 @@ impl<'a> Run<'a> {
             });
         }
         let rows = read_rows(&self.world.sql(), &self.prefix, &self.ids, self.model.now).await;
-        self.model = explain(&self.model, &histories, &rows).ok_or_else(|| {
+        self.model = explain(&self.model, &histories, &rows, self.faults).ok_or_else(|| {
             format!(
                 "no order explains these answers and rows: {}\nin the database: {rows:?}\nbefore: {:?}",
                 told(&self.model, &histories),
