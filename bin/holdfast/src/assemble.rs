@@ -354,6 +354,7 @@ fn identity(service: &'static str, ground: &Ground<'_>) -> PeerIdentity {
     PeerIdentity::new(service, peer_key(&ground.secrets), ground.clock.clone())
 }
 
-fn peer_key(secrets: &Secrets) -> PeerKey {
+/// The key by which processes of an installation know each other, and the operator's commands.
+pub(crate) fn peer_key(secrets: &Secrets) -> PeerKey {
     PeerKey::new(&secrets.key("peer identity"))
 }

@@ -7,12 +7,13 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::bail;
 use holdfast_platform::{
-    identity::{PEER_HEADER, PeerIdentity, PeerKey},
+    identity::{PEER_HEADER, PeerIdentity},
     settings::Settings,
 };
 use serde_json::{Value, json};
 
 use crate::{
+    assemble,
     home::Home,
     parked::{LIST_PATH, OPERATOR, REPLAY_PATH},
     process,
@@ -53,7 +54,7 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
         Some(url) => url,
         None => home.address()?.internal,
     };
-    let key = PeerKey::new(&process::secrets(settings, &home)?.key("peer identity"));
+    let key = assemble::peer_key(&process::secrets(settings, &home)?);
     let operator = PeerIdentity::new(OPERATOR, key, Arc::new(process::clock(settings)?));
     let http = reqwest::Client::new();
     match args.what {
