@@ -840,7 +840,13 @@ pub(crate) mod store {
         keys: &[&str],
     ) -> Result<Vec<(String, i64)>, sqlx::Error> {
         sqlx::query_as(
-            "SELECT key, version FROM consumer_key WHERE consumer = $1 AND topic = $2 AND key = ANY ($3)",
+            // A subquery a key: planned while the table is young, `key = ANY` would read every key there is.
+            "SELECT key, version FROM (
+                SELECT wanted.key, (SELECT known.version FROM consumer_key AS known
+                                    WHERE known.consumer = $1 AND known.topic = $2 AND known.key = wanted.key) AS version
+                FROM unnest($3::text[]) AS wanted (key)
+             ) AS looked_up
+             WHERE version IS NOT NULL",
         )
         .bind(consumer)
         .bind(topic)
