@@ -19,15 +19,14 @@ use crate::{
     outbox::{self, Announcement, Wake},
 };
 
-/// How often a relay looks without having been woken, in milliseconds.
+/// From one look to the next, in milliseconds: at most when nobody wakes the relay, at least however often somebody does,
+/// for a look costs ten round trips whatever it carries.
 pub const POLL_MILLIS: u64 = 50;
 /// How much longer than an idle look itself the rest after it is, at least. While a snapshot is held open somewhere, a look
 /// passes over every row deleted since (about 1 µs each); then looks become rarer instead of eating a core.
 const IDLE_REST_FACTOR: u32 = 10;
 /// Longest rest between looks that find nothing, in milliseconds.
 const IDLE_REST_MAX_MILLIS: u64 = 1_000;
-/// Time from one look to the next at least, however often woken, so that news gathers under load; in milliseconds.
-const GATHER_MILLIS: u64 = 20;
 /// Most messages one transaction carries.
 pub const BATCH_MAX_MESSAGES: usize = 500;
 /// Longest wait for the bus to take a batch, in seconds: shorter than a database lets a transaction rest.
@@ -91,10 +90,6 @@ impl Relay {
     /// Carries until shutdown, and once more then, so that little is left for the next start.
     pub async fn run(self, shutdown: CancellationToken) {
         let poll = Duration::from_millis(POLL_MILLIS);
-        let gather = match self.fold {
-            Some(_) => poll,
-            None => Duration::from_millis(GATHER_MILLIS),
-        };
         let longest = Duration::from_millis(IDLE_REST_MAX_MILLIS);
         let mut backoff = poll;
         let mut backlog = false;
@@ -129,7 +124,7 @@ impl Relay {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = time::sleep_until(began + pause) => {}
-                () = self.woken_after(began + gather) => {}
+                () = self.woken_after(began + poll) => {}
             }
         }
         if let Err(error) = self.turn(false).await {
