@@ -60,11 +60,19 @@ pub(crate) async fn insert_order(
     db: &mut PgConnection,
     order: &Order,
 ) -> Result<bool, OrdersError> {
+    let items = &order.items;
     let done = sqlx::query(
-        "INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
-                             created_at, updated_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $9, $10)
-         ON CONFLICT (id) DO NOTHING",
+        "WITH made AS (
+            INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
+                                created_at, updated_at, version)
+            VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $9, $10)
+            ON CONFLICT (id) DO NOTHING
+            RETURNING id
+         )
+         INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
+         SELECT made.id, line, sku, name, quantity, unit_price
+         FROM made, unnest($11::text[], $12::text[], $13::bigint[], $14::bigint[])
+                    WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)",
     )
     .bind(order.id.uuid())
     .bind(order.user.uuid())
@@ -76,19 +84,6 @@ pub(crate) async fn insert_order(
     .bind(&order.fingerprint)
     .bind(order.created_at.to_sqlx())
     .bind(order.version)
-    .execute(&mut *db)
-    .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    let items = &order.items;
-    sqlx::query(
-        "INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
-         SELECT $1, line, sku, name, quantity, unit_price
-         FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
-              WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)",
-    )
-    .bind(order.id.uuid())
     .bind(
         items
             .iter()
@@ -110,7 +105,8 @@ pub(crate) async fn insert_order(
     )
     .execute(db)
     .await?;
-    Ok(true)
+    // No order is without items.
+    Ok(done.rows_affected() > 0)
 }
 
 /// The order of that id.
@@ -246,21 +242,23 @@ pub(crate) async fn append_events(
     order: Id<id::Order>,
     changes: &[Change],
 ) -> Result<(), OrdersError> {
-    for change in changes {
-        sqlx::query(
-            "INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(order.uuid())
-        .bind(messages::kind_of(change.news))
-        .bind(&change.description)
-        .bind(&change.old)
-        .bind(&change.new)
-        .bind(change.actor.map(Id::uuid))
-        .bind(change.at.to_sqlx())
-        .execute(&mut *db)
-        .await?;
-    }
+    let column = |of: fn(&Change) -> &str| changes.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
+         SELECT $1, type, description, old_value, new_value, user_id, created_at
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[])
+              WITH ORDINALITY AS made (type, description, old_value, new_value, user_id, created_at, place)
+         ORDER BY place",
+    )
+    .bind(order.uuid())
+    .bind(column(|change| messages::kind_of(change.news)))
+    .bind(column(|change| &change.description))
+    .bind(column(|change| &change.old))
+    .bind(column(|change| &change.new))
+    .bind(changes.iter().map(|change| change.actor.map(Id::uuid)).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.at.to_sqlx()).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
