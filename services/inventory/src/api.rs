@@ -96,6 +96,7 @@ impl InventoryService for Api {
                 actor: parse_name("actor", &request.actor)?,
                 basket: parse_basket(request.lines)?,
                 ttl: parse_ttl(request.ttl)?,
+                reference: parse_reference(&request.reference)?,
                 epoch: parse_epoch(request.command)?,
             })
             .await?;
@@ -398,6 +399,13 @@ fn parse_account(text: &str) -> Result<Option<Name>, InventoryError> {
         return Ok(None);
     }
     parse_name("account", text).map(Some)
+}
+
+fn parse_reference(text: &str) -> Result<Name, InventoryError> {
+    if text.is_empty() {
+        return Ok(Name::default());
+    }
+    parse_name("reference", text)
 }
 
 fn parse_basket(lines: Vec<pb::Line>) -> Result<Basket, InventoryError> {

@@ -288,6 +288,8 @@ pub struct Reserve {
     pub basket: Basket,
     /// How long it is held, from [`TTL_MIN_SECS`] to [`TTL_MAX_SECS`].
     pub ttl: Duration,
+    /// What it is for, such as an order's id; empty where that is not known yet and [`Bind`] will tell.
+    pub reference: Name,
     /// Who commands.
     pub epoch: Epoch,
 }

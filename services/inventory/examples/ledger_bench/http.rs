@@ -133,6 +133,7 @@ async fn reserve(
         actor: counter.actor.clone(),
         basket: Basket::new(lines).map_err(|error| refused(&error))?,
         ttl: TTL,
+        reference: Name::default(),
         epoch: None,
     };
     match counter.ledger.reserve(reserve).await {

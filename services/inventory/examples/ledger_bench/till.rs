@@ -149,6 +149,7 @@ impl Writing {
             actor: self.actor.clone(),
             basket: want.basket.clone(),
             ttl: TTL,
+            reference: Name::default(),
             epoch: None,
         };
         match self.ledger.reserve(reserve).await {

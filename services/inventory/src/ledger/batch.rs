@@ -4,13 +4,14 @@
 //! would be lost without a word. The statement counts rows, so such a batch would fail, not pass.
 
 use holdfast_kernel::Timestamp;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{
     book::{Book, HoldEntry, PoolEntry, PoolId},
     chain::{Head, Movement},
     change::Draft,
+    form::{Form, Forms},
 };
 use crate::domain::HoldId;
 
@@ -135,7 +136,7 @@ impl Batch {
     pub(super) async fn write(
         self,
         client: &Client,
-        statement: &Statement,
+        forms: &Forms,
         turn: Turn,
         at: Timestamp,
     ) -> Result<Timestamp, Error> {
@@ -160,7 +161,7 @@ impl Batch {
         let fingerprints = bytes(&self.fingerprints);
         let row = client
             .query_one(
-                statement,
+                forms.get(self.form()),
                 &[
                     // 1: the fence
                     &turn.epoch,
@@ -241,6 +242,22 @@ impl Batch {
             )
             .await?;
         row.try_get(1)
+    }
+
+    /// The least form that writes all of it.
+    fn form(&self) -> Form {
+        let makes_pools = !self.made_pools.id.is_empty();
+        if makes_pools || !self.request_ids.is_empty() {
+            return Form::Whole;
+        }
+        match (
+            self.made_holds.id.is_empty(),
+            self.moved_holds.id.is_empty(),
+        ) {
+            (false, true) => Form::Reserving,
+            (true, false) => Form::Moving,
+            (false, false) | (true, true) => Form::Everyday,
+        }
     }
 }
 

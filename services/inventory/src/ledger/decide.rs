@@ -152,7 +152,10 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
     let account = ask.account.clone();
     changes.push(Change::Open {
         hold,
-        entry: HoldEntry::live(book.now(), expires_at, epoch, account, &lines),
+        entry: HoldEntry {
+            reference: ask.reference.clone(),
+            ..HoldEntry::live(book.now(), expires_at, epoch, account, &lines)
+        },
         actor: ask.actor.clone(),
     });
     let reply = Reply::Hold(hold);

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
-use tokio_postgres::{Client, Config, Error, NoTls, Row, Statement, config::Host, error::SqlState};
+use tokio_postgres::{Client, Config, Error, NoTls, Row, config::Host, error::SqlState};
 use uuid::Uuid;
 
 use super::{
     book::{HeldLine, HoldEntry, PoolEntry, PoolId},
     chain::Head,
+    form::Forms,
 };
 use crate::domain::{Balance, Fingerprint, HoldId, HoldState, Name};
 
@@ -30,7 +31,7 @@ const SETTINGS: &str = "
 
 pub(super) struct Session {
     pub(super) client: Client,
-    pub(super) statement: Statement,
+    pub(super) forms: Forms,
 }
 
 /// Why the database did not do what it was sent.
@@ -100,8 +101,8 @@ impl Session {
                 "{SETTINGS}; SET statement_timeout = '{STATEMENT_TIMEOUT_SECS}s'"
             ))
             .await?;
-        let statement = client.prepare(statement).await?;
-        Ok(Self { client, statement })
+        let forms = Forms::prepare(&client, statement).await?;
+        Ok(Self { client, forms })
     }
 
     /// Becomes the writer, if nobody else is: when the lease is `lease` old or ours, or its holder's connection is gone

@@ -3,14 +3,18 @@
 -- It divides by zero, which undoes all of it, unless this writer's batch before it has committed and nobody else became
 -- the writer (the fence), and every pool and hold is exactly as the writer believed. A version alone would not do: after
 -- a lost race another writer's row can carry the very number that our next batch expects.
+--
+-- Sections between `only` and `end` are left out of the forms in which they would have nothing to write (form.rs).
 WITH fenced AS (
     UPDATE fence SET seq = $2::int8, at = $3::timestamptz, renewed_at = clock_timestamp()
     WHERE id = 1 AND epoch = $1::int8 AND seq = $2::int8 - 1
     RETURNING 1
+-- only: made_pools
 ), made_pools AS (
     INSERT INTO pool (id, key, capacity, held, sold, overbook, low_at, low, version, capacity_version, chain_head)
     SELECT * FROM unnest($4::int4[], $5::text[], $6::int8[], $7::int8[], $8::int8[], $9::int8[], $10::int8[], $11::bool[],
                          $12::int8[], $13::int8[], $14::bytea[])
+-- end
 ), moved_pools AS (
     UPDATE pool
     SET capacity = b.capacity, held = b.held, sold = b.sold, overbook = b.overbook, low_at = b.low_at, low = b.low,
@@ -20,6 +24,7 @@ WITH fenced AS (
         AS b (id, old_version, old_head, capacity, held, sold, overbook, low_at, low, version, capacity_version, chain_head)
     WHERE pool.id = b.id AND pool.version = b.old_version AND pool.chain_head = b.old_head
     RETURNING 1
+-- only: made_holds
 ), made_holds AS (
     INSERT INTO hold (id, state, version, expires_at, epoch, account, reference, born_at, pools, units, returned)
     SELECT b.id, b.state, b.version, b.expires_at, b.epoch, b.account, b.reference, $3::timestamptz,
@@ -27,6 +32,8 @@ WITH fenced AS (
     FROM unnest($27::uuid[], $28::int2[], $29::int4[], $30::timestamptz[], $31::int8[], $32::text[], $33::text[],
                 $34::int4[], $35::int4[], $39::int4[], $40::int4[])
         AS b (id, state, version, expires_at, epoch, account, reference, first, last, first_back, last_back)
+-- end
+-- only: moved_holds
 ), moved_holds AS (
     UPDATE hold
     SET state = b.state, version = b.version, expires_at = b.expires_at, epoch = b.epoch, reference = b.reference,
@@ -36,15 +43,18 @@ WITH fenced AS (
         AS b (id, old_version, old_expires_at, state, version, expires_at, epoch, reference, first_back, last_back)
     WHERE hold.id = b.id AND hold.version = b.old_version AND hold.expires_at = b.old_expires_at
     RETURNING 1
+-- end
 ), movements AS (
     INSERT INTO movement (at, pool, version, kind, units, held_after, sold_after, capacity_after, effective_at, hold,
                           actor, reason, hash)
     SELECT $3::timestamptz, b.*
     FROM unnest($51::int4[], $52::int8[], $53::int2[], $54::int8[], $55::int8[], $56::int8[], $57::int8[],
                 $58::timestamptz[], $59::uuid[], $60::text[], $61::text[], $62::bytea[]) AS b
+-- only: requests
 ), requests AS (
     INSERT INTO request (id, fingerprint, at)
     SELECT b.id, b.fingerprint, $3::timestamptz FROM unnest($63::uuid[], $64::bytea[]) AS b (id, fingerprint)
+-- end
 ), changes AS (
     INSERT INTO change (at, pools, low, expired)
     SELECT $3::timestamptz, $65::int4[], $66::int4[], $67::uuid[] WHERE cardinality($65::int4[]) > 0
@@ -52,6 +62,8 @@ WITH fenced AS (
 SELECT 1 / (
            (SELECT count(*) FROM fenced) = 1
            AND (SELECT count(*) FROM moved_pools) = cardinality($15::int4[])
+-- only: moved_holds
            AND (SELECT count(*) FROM moved_holds) = cardinality($41::uuid[])
+-- end
        )::int4,
        clock_timestamp()

@@ -696,11 +696,7 @@ impl Term {
             seq: self.seq,
         };
         let (session, at) = (self.session.clone(), self.book.now());
-        let write = async move {
-            batch
-                .write(&session.client, &session.statement, turn, at)
-                .await
-        };
+        let write = async move { batch.write(&session.client, &session.forms, turn, at).await };
         let mut written = maybe_done(write.boxed());
         // The first poll sends it; the outcome is taken in later, whatever it is.
         let _ = poll!(&mut written);

@@ -243,6 +243,21 @@ async fn an_order_binds_its_hold_when_the_call_was_lost() {
 }
 
 #[tokio::test]
+async fn a_hold_that_was_reserved_for_an_order_is_not_written_again_when_its_news_comes() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let mut request = World::reserve_request(vec![line("sku:A", 1)]);
+    let id: holdfast_kernel::RequestId = request.request_id.parse().expect("a UUID");
+    let order = id.makes::<holdfast_kernel::id::Order>().to_string();
+    request.reference.clone_from(&order);
+    let hold = world.seller_reserves(request).await.expect("free");
+    assert_eq!(hold.reference, order);
+    let written = world.batches_written().await;
+    world.hear_of_order(&order).await;
+    assert_eq!(world.batches_written().await, written);
+}
+
+#[tokio::test]
 async fn the_run_time_role_can_change_nothing_that_was_written_into_the_books() {
     let world = World::new().await;
     world.stock("sku:A", 1).await;

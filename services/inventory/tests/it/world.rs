@@ -72,6 +72,14 @@ impl World {
         self.db.owner()
     }
 
+    /// How many batches the writer has committed.
+    pub(crate) async fn batches_written(&self) -> i64 {
+        sqlx::query_scalar("SELECT seq FROM fence WHERE id = 1")
+            .fetch_one(&self.owner())
+            .await
+            .expect("the fence is there")
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -110,6 +118,7 @@ impl World {
             lines,
             ttl: Some(wire::duration(std::time::Duration::from_mins(10))),
             command: None,
+            reference: String::new(),
         }
     }
 

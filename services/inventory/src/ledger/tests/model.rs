@@ -928,6 +928,7 @@ impl<'a> Run<'a> {
                     actor,
                     basket: basket(&lines),
                     ttl,
+                    reference: Name::default(),
                     epoch,
                 })
             }

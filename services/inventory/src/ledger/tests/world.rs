@@ -210,6 +210,7 @@ pub(crate) fn reserve(lines: &[(&str, i64)]) -> Reserve {
         actor: Name::from("usr_test"),
         basket: basket(lines),
         ttl: TTL,
+        reference: Name::default(),
         epoch: None,
     }
 }
