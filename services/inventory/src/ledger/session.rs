@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
-use tokio_postgres::{Client, Config, Error, NoTls, Row, config::Host, error::SqlState};
+use tokio_postgres::{Client, Config, Error, NoTls, Row, Statement, config::Host, error::SqlState};
 use uuid::Uuid;
 
 use super::{
@@ -29,9 +29,30 @@ const SETTINGS: &str = "
     SET jit = off;
     SET max_parallel_workers_per_gather = 0";
 
+/// What `read_pool` reads.
+const POOLS: &str = "
+    SELECT id, key, capacity, held, sold, blocked, overbook, low_at, low, version, capacity_version, chain_head
+    FROM pool";
+/// What `read_hold` reads.
+const HOLDS: &str = "
+    SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned
+    FROM hold";
+
 pub(super) struct Session {
     pub(super) client: Client,
+    /// The one that writes, in its forms.
     pub(super) forms: Forms,
+    reads: Reads,
+}
+
+/// What is read while callers wait, prepared once: a text would be prepared with each call, which is a round trip more.
+struct Reads {
+    pools_by_id: Statement,
+    pools_by_key: Statement,
+    holds: Statement,
+    requests: Statement,
+    moved_holds: Statement,
+    committed_seq: Statement,
 }
 
 /// Why the database did not do what it was sent.
@@ -87,7 +108,7 @@ pub(super) struct Lease {
 }
 
 impl Session {
-    /// Connects and prepares the statement.
+    /// Connects and prepares what is asked again and again.
     pub(super) async fn open(url: &str, statement: &str) -> Result<Self, Failure> {
         let (client, connection) = config(url)?.connect(NoTls).await?;
         // Ends when the client is dropped or the connection breaks, which every waiting query is told.
@@ -101,8 +122,13 @@ impl Session {
                 "{SETTINGS}; SET statement_timeout = '{STATEMENT_TIMEOUT_SECS}s'"
             ))
             .await?;
-        let forms = Forms::prepare(&client, statement).await?;
-        Ok(Self { client, forms })
+        let (forms, reads) =
+            tokio::try_join!(Forms::prepare(&client, statement), Reads::prepare(&client))?;
+        Ok(Self {
+            client,
+            forms,
+            reads,
+        })
     }
 
     /// Becomes the writer, if nobody else is: when the lease is `lease` old or ours, or its holder's connection is gone
@@ -154,10 +180,7 @@ impl Session {
     pub(super) async fn committed_seq(&self, epoch: i64) -> Result<Option<i64>, Failure> {
         let row = self
             .client
-            .query_opt(
-                "SELECT seq FROM fence WHERE id = 1 AND epoch = $1",
-                &[&epoch],
-            )
+            .query_opt(&self.reads.committed_seq, &[&epoch])
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
@@ -189,19 +212,15 @@ impl Session {
         let mut rows = Vec::new();
         if !ids.is_empty() {
             let ids: Vec<i32> = ids.iter().map(|id| id.0).collect();
-            let by_id =
-                "SELECT id, key, capacity, held, sold, blocked, overbook, low_at, low, version,
-                                capacity_version, chain_head
-                         FROM pool WHERE id = ANY($1)";
-            rows = self.client.query(by_id, &[&ids]).await?;
+            rows = self.client.query(&self.reads.pools_by_id, &[&ids]).await?;
         }
         if !keys.is_empty() {
             let keys: Vec<&str> = keys.iter().map(PoolKey::as_str).collect();
-            let by_key =
-                "SELECT id, key, capacity, held, sold, blocked, overbook, low_at, low, version,
-                                 capacity_version, chain_head
-                          FROM pool WHERE key = ANY($1)";
-            rows.append(&mut self.client.query(by_key, &[&keys]).await?);
+            let found = self
+                .client
+                .query(&self.reads.pools_by_key, &[&keys])
+                .await?;
+            rows.extend(found);
         }
         rows.iter().map(read_pool).collect()
     }
@@ -212,28 +231,16 @@ impl Session {
             return Ok(Vec::new());
         }
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let rows = self
-            .client
-            .query(
-                "SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned
-                 FROM hold WHERE id = ANY($1)",
-                &[&ids],
-            )
-            .await?;
+        let rows = self.client.query(&self.reads.holds, &[&ids]).await?;
         rows.iter().map(read_hold).collect()
     }
 
     /// Every live hold.
     pub(super) async fn live_holds(&self) -> Result<Vec<(HoldId, HoldEntry)>, Failure> {
-        let rows = self
-            .client
-            .query(
-                "SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned
-                 FROM hold
-                 WHERE state = 1 AND born_at >= (SELECT live_since FROM birth_floor WHERE id = 1)",
-                &[],
-            )
-            .await?;
+        let live = format!(
+            "{HOLDS} WHERE state = 1 AND born_at >= (SELECT live_since FROM birth_floor WHERE id = 1)"
+        );
+        let rows = self.client.query(&live, &[]).await?;
         rows.iter().map(read_hold).collect()
     }
 
@@ -246,13 +253,7 @@ impl Session {
             return Ok(Vec::new());
         }
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let rows = self
-            .client
-            .query(
-                "SELECT id, fingerprint FROM request WHERE id = ANY($1)",
-                &[&ids],
-            )
-            .await?;
+        let rows = self.client.query(&self.reads.requests, &[&ids]).await?;
         rows.iter()
             .map(|row| {
                 let id: Uuid = row.try_get(0)?;
@@ -269,14 +270,39 @@ impl Session {
     ) -> Result<Vec<HoldId>, Failure> {
         let rows = self
             .client
-            .query(
-                "SELECT DISTINCT hold FROM movement WHERE pool = $1 AND version > $2 AND hold IS NOT NULL",
-                &[&pool.0, &version],
-            )
+            .query(&self.reads.moved_holds, &[&pool.0, &version])
             .await?;
         rows.iter()
             .map(|row| Ok(HoldId::new(row.try_get(0)?)))
             .collect()
+    }
+}
+
+impl Reads {
+    async fn prepare(client: &Client) -> Result<Self, Error> {
+        let pools_by_id = format!("{POOLS} WHERE id = ANY($1)");
+        let pools_by_key = format!("{POOLS} WHERE key = ANY($1)");
+        let holds = format!("{HOLDS} WHERE id = ANY($1)");
+        let requests = "SELECT id, fingerprint FROM request WHERE id = ANY($1)";
+        let moved_holds = "
+            SELECT DISTINCT hold FROM movement WHERE pool = $1 AND version > $2 AND hold IS NOT NULL";
+        let committed_seq = "SELECT seq FROM fence WHERE id = 1 AND epoch = $1";
+        let (pools_by_id, pools_by_key, holds, requests, moved_holds, committed_seq) = tokio::try_join!(
+            client.prepare(&pools_by_id),
+            client.prepare(&pools_by_key),
+            client.prepare(&holds),
+            client.prepare(requests),
+            client.prepare(moved_holds),
+            client.prepare(committed_seq),
+        )?;
+        Ok(Self {
+            pools_by_id,
+            pools_by_key,
+            holds,
+            requests,
+            moved_holds,
+            committed_seq,
+        })
     }
 }
 
