@@ -8,9 +8,11 @@ mod installation;
 pub mod peer;
 mod realm;
 mod server;
+mod tls_server;
 
 pub use clock::FakeClock;
 pub use database::TestDatabase;
 pub use diagram::assert_states_drawn;
 pub use installation::Installation;
 pub use realm::{Asker, Realm};
+pub use tls_server::TlsServer;

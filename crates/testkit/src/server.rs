@@ -68,6 +68,14 @@ impl Server {
     }
 
     fn start() -> Self {
+        Self::start_with(|_, _| {}, &[])
+    }
+
+    /// Starts one whose data folder was furnished first, with these settings besides.
+    pub(crate) fn start_with(
+        furnish: impl FnOnce(&Path, Option<&Account>),
+        settings: &[(&str, &str)],
+    ) -> Self {
         let programs = Programs::find(None, None).unwrap_or_else(|error| panic!("{error}"));
         let account = Account::for_server().unwrap_or_else(|error| panic!("{error}"));
         let account = account.as_ref();
@@ -76,11 +84,17 @@ impl Server {
         programs
             .initdb(&data, account, &["--no-sync"])
             .unwrap_or_else(|error| panic!("{error}"));
+        furnish(&data, account);
+        // Of two settings of a name the later counts, so these come behind what every server has.
+        let more = settings
+            .iter()
+            .flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")]);
         let mut watchdog = postmaster::command("/bin/sh", account)
             .args(["-c", WATCHDOG, "sh"])
             .arg(&folder)
             .arg(programs.postgres())
             .args(postmaster::serving(&data, &folder, &SETTINGS))
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

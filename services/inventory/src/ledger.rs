@@ -2,13 +2,15 @@
 //!
 //! Read in this order: `decide` (the judgement), `book` (what it is based on), `change` (how the book moves on and what
 //! is noted of it), `chain` (how the books are sealed), `statement.sql` with `batch` and `form` (how it is written down, all
-//! or nothing), `writer` (who does all this, and what when it fails), `session` and `clock` (the database as he sees it).
+//! or nothing), `writer` (who does all this, and what when it fails), `session`, `connect` and `clock` (the database as he
+//! sees it).
 
 mod batch;
 mod book;
 pub(crate) mod chain;
 mod change;
 mod clock;
+mod connect;
 mod decide;
 mod form;
 mod session;

@@ -5,18 +5,17 @@
 use std::time::Duration;
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
-use tokio_postgres::{Client, Config, Error, NoTls, Row, Statement, config::Host, error::SqlState};
+use tokio_postgres::{Client, Error, Row, Statement, error::SqlState};
 use uuid::Uuid;
 
 use super::{
     book::{HeldLine, HoldEntry, PoolEntry, PoolId},
     chain::Head,
+    connect::connect,
     form::Forms,
 };
 use crate::domain::{Balance, Fingerprint, HoldId, HoldState, Name};
 
-/// How long connecting may take.
-const CONNECT_TIMEOUT_SECS: u64 = 5;
 /// Longest run of one statement.
 const STATEMENT_TIMEOUT_SECS: u64 = 10;
 
@@ -64,6 +63,8 @@ pub(super) enum Failure {
     Lost(Error),
     /// It answered with something that cannot be.
     Unreadable(String),
+    /// Nothing was sent: the way to it, as its URL describes it, leads nowhere.
+    Unreachable(String),
 }
 
 impl From<Error> for Failure {
@@ -92,7 +93,7 @@ impl std::fmt::Display for Failure {
                 Some(answer) => write!(f, "{}: {}", answer.code().code(), answer.message()),
                 None => error.fmt(f),
             },
-            Self::Unreadable(text) => f.write_str(text),
+            Self::Unreadable(text) | Self::Unreachable(text) => f.write_str(text),
         }
     }
 }
@@ -110,13 +111,7 @@ pub(super) struct Lease {
 impl Session {
     /// Connects and prepares what is asked again and again.
     pub(super) async fn open(url: &str, statement: &str) -> Result<Self, Failure> {
-        let (client, connection) = config(url)?.connect(NoTls).await?;
-        // Ends when the client is dropped or the connection breaks, which every waiting query is told.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the ledger's connection ended");
-            }
-        });
+        let client = connect(url).await?;
         client
             .batch_execute(&format!(
                 "{SETTINGS}; SET statement_timeout = '{STATEMENT_TIMEOUT_SECS}s'"
@@ -304,49 +299,6 @@ impl Reads {
             committed_seq,
         })
     }
-}
-
-fn config(url: &str) -> Result<Config, Failure> {
-    let mut config: Config = url.parse()?;
-    // `postgres://role@localhost/name?host=/folder` names two hosts to this driver; the folder is meant.
-    let sockets: Vec<Host> = config
-        .get_hosts()
-        .iter()
-        .filter(|host| matches!(host, Host::Unix(_)))
-        .cloned()
-        .collect();
-    if !sockets.is_empty() && sockets.len() < config.get_hosts().len() {
-        config = without_hosts(&config);
-        for socket in &sockets {
-            if let Host::Unix(folder) = socket {
-                config.host_path(folder);
-            }
-        }
-    }
-    config
-        .application_name("holdfast ledger")
-        .connect_timeout(Duration::from_secs(CONNECT_TIMEOUT_SECS));
-    Ok(config)
-}
-
-fn without_hosts(from: &Config) -> Config {
-    let mut config = Config::new();
-    if let Some(user) = from.get_user() {
-        config.user(user);
-    }
-    if let Some(password) = from.get_password() {
-        config.password(password);
-    }
-    if let Some(name) = from.get_dbname() {
-        config.dbname(name);
-    }
-    if let Some(options) = from.get_options() {
-        config.options(options);
-    }
-    if let Some(port) = from.get_ports().last() {
-        config.port(*port);
-    }
-    config
 }
 
 fn read_pool(row: &Row) -> Result<(PoolId, PoolEntry), Failure> {
