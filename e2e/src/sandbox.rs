@@ -285,7 +285,9 @@ impl Sandbox {
             .args(["--internal-listen", ANY_PORT])
             .envs(environment.iter().copied());
         if self.topology == Topology::EachAlone {
-            self.isolate(&mut command, name)?;
+            let address = self.addresses.get(name);
+            let address = address.map_or(ANY_PORT, |url| address_of(url));
+            self.isolate(&mut command, name, address)?;
         }
         let server = Server::start(name, &self.folder, command).await?;
         if let Some(address) = &server.ready.grpc {
@@ -298,15 +300,25 @@ impl Sandbox {
         Ok(())
     }
 
-    fn isolate(&self, command: &mut Command, name: &'static str) -> anyhow::Result<()> {
+    /// Starts another process of a service, as `name`, beside the one that its callers know.
+    pub async fn start_beside(&self, service: &str, name: &str) -> anyhow::Result<Server> {
+        ensure!(
+            self.topology == Topology::EachAlone,
+            "an embedded cluster has one process"
+        );
+        let mut command = self.operator_of(name)?.command();
+        command.arg("serve").args(["--internal-listen", ANY_PORT]);
+        self.isolate(&mut command, service, ANY_PORT)?;
+        Server::start(name, &self.folder, command).await
+    }
+
+    fn isolate(&self, command: &mut Command, name: &str, address: &str) -> anyhow::Result<()> {
         let (_, peers) = SERVICES
             .iter()
             .find(|(service, _)| *service == name)
             .with_context(|| format!("there is no service {name}"))?;
         command.arg(name);
         if name != GATEWAY {
-            let address = self.addresses.get(name);
-            let address = address.map_or(ANY_PORT, |url| address_of(url));
             command.args(["--grpc-listen", address]);
         }
         for peer in peers.iter().chain([&AUTH]).filter(|peer| **peer != name) {

@@ -128,10 +128,18 @@ impl Server {
 
     /// Tells it to end in order, and waits until it has.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.context("a process has an id")?;
-        kill_process(pid, Signal::TERM).with_context(|| format!("end {}", self.name))?;
+        self.signal(Signal::TERM)?;
         self.end().await
+    }
+
+    /// Stops it where it stands, as a machine without memory to spare does, until [`resume`](Self::resume).
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on as if nothing had been.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
     }
 
     /// Waits until it has ended, by itself or by what was done to it.
@@ -144,6 +152,14 @@ impl Server {
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_some())
+    }
+}
+
+impl Server {
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process has an id")?;
+        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger_offset: holdfast_platform::clock::LedgerOffset,
     pub(crate) shutdown: &'a Shutdown,
+    /// The gRPC URL at which other processes reach this one, as far as it can know.
+    pub(crate) reached_at: Option<String>,
 }
 
 /// Where each schema lies: at the URL that the settings name, or in the embedded cluster.
@@ -210,6 +212,9 @@ pub(crate) async fn assemble(
                 let mut settings: holdfast_inventory::Settings =
                     ground.settings.section("inventory")?;
                 settings.database_url = ground.databases.url("inventory", Role::App)?;
+                if settings.reached_at.is_empty() {
+                    settings.reached_at = ground.reached_at.clone().unwrap_or_default();
+                }
                 let reading = holdfast_inventory::read_time(ground.ledger_offset.clone());
                 holdfast_inventory::build(&settings, reading, context)?
             }

@@ -170,6 +170,7 @@ async fn start_parts(
     let clock = clock(settings)?;
     let bus_pool = databases.connect(BUS).await?;
     let bus = bus(&bus_pool, databases, shutdown)?;
+    let grpc = bind_grpc(process, names).await?;
     let ground = Ground {
         settings,
         databases,
@@ -177,18 +178,17 @@ async fn start_parts(
         ledger_offset: clock.ledger(),
         clock: Arc::new(clock),
         shutdown,
+        reached_at: grpc.as_ref().and_then(reached_at),
     };
     let assembly = assemble::assemble(names, &ground).await?;
     let mut pools = vec![bus_pool];
     pools.extend(assembly.parts.iter().map(|part| part.database.clone()));
 
     let internal = listener::bind("process.internal_listen", &process.internal_listen).await?;
-    let grpc = bind_grpc(process, names).await?;
     let public = match &assembly.public {
         Some(_) => Some(listener::bind("process.listen", &process.listen).await?),
         None => None,
     };
-    let url = |listener: &Listener| format!("http://{}", listener.address);
     let ready = Ready {
         ready: true,
         url: public.as_ref().map(url),
@@ -284,6 +284,15 @@ async fn bind_grpc(
         }
     };
     Ok(Some(listener::bind("process.grpc_listen", &address).await?))
+}
+
+fn url(listener: &Listener) -> String {
+    format!("http://{}", listener.address)
+}
+
+/// Where others find this process, unless it listens on every address: which of them leads here only the settings know.
+fn reached_at(grpc: &Listener) -> Option<String> {
+    (!grpc.address.ip().is_unspecified()).then(|| url(grpc))
 }
 
 fn serve_internal(internal: Listener, checks: Vec<Check>, pages: Router, shutdown: &Shutdown) {

@@ -30,5 +30,6 @@ mod late_money;
 mod people;
 mod replaying;
 mod shop;
+mod standby;
 mod storm;
 mod undoing;

@@ -29,6 +29,8 @@ use crate::{
 
 /// Services that buy and sell on behalf of customers.
 const SELLERS: &[&str] = &["orders", "bookings", "tickets", "delivery"];
+/// Sellers, and this service itself, which may hear of an order while another of its processes writes.
+const BINDERS: &[&str] = &["orders", "bookings", "tickets", "delivery", "inventory"];
 /// Services whose things are stocked.
 const STOCKERS: &[&str] = &["catalog", "tickets", "delivery", "bookings"];
 /// Pools one call may ask for.
@@ -38,7 +40,7 @@ const KEYS_MAX_ENTRIES: usize = 1_000;
 pub const ACCESS: AccessTable = &[
     ("Reserve", Access::Peers(SELLERS)),
     ("Extend", Access::Peers(SELLERS)),
-    ("Bind", Access::Peers(SELLERS)),
+    ("Bind", Access::Peers(BINDERS)),
     ("Commit", Access::Peers(SELLERS)),
     ("Release", Access::Peers(SELLERS)),
     ("Return", Access::Peers(SELLERS)),

@@ -16,10 +16,10 @@ mod form;
 mod session;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::PoolKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use book::PoolId;
@@ -41,6 +41,8 @@ pub const INBOX_MAX_REQUESTS: usize = 4_096;
 pub struct LedgerOptions {
     /// Its database, as the run-time role.
     pub database_url: String,
+    /// The gRPC URL at which other processes reach this one while it writes, if they can.
+    pub reached_at: Option<Arc<str>>,
     /// How long after its last sign of life another process takes over from a writer.
     pub lease: Duration,
     /// Live holds of one account.
@@ -51,6 +53,17 @@ pub struct LedgerOptions {
     pub reading: Reading,
 }
 
+/// Which process writes, as far as this one knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WhoWrites {
+    /// This one.
+    Us,
+    /// Another, and where it is reached, if it is.
+    Another(Option<Arc<str>>),
+    /// It is being found out.
+    Undecided,
+}
+
 /// The door to the writer of this process; its clones lead to the same one.
 ///
 /// Every request has a hold or request id, and asking again with the same one is asking once. A caller that stops
@@ -58,6 +71,7 @@ pub struct LedgerOptions {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     inbox: mpsc::Sender<Job>,
+    who_writes: watch::Receiver<WhoWrites>,
 }
 
 impl Ledger {
@@ -75,8 +89,10 @@ impl Ledger {
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, inbox) = mpsc::channel(INBOX_MAX_REQUESTS);
+        let (known, who_writes) = watch::channel(WhoWrites::Undecided);
         let options = Options {
             url: options.database_url,
+            reached_at: options.reached_at,
             lease: options.lease,
             limits: Limits {
                 account_max_holds: options.account_max_holds,
@@ -85,8 +101,33 @@ impl Ledger {
             reading: options.reading,
             rules,
         };
-        let work = Writer::new(options, inbox).run(shutdown);
-        (Self { inbox: sender }, work)
+        let work = Writer::new(options, inbox, known).run(shutdown);
+        let ledger = Self {
+            inbox: sender,
+            who_writes,
+        };
+        (ledger, work)
+    }
+
+    /// Whether this process is the one that writes.
+    pub(crate) fn is_written_here(&self) -> bool {
+        *self.who_writes.borrow() == WhoWrites::Us
+    }
+
+    /// Which process writes, once that is decided. After the work has ended it is this one, whose refusals say so.
+    pub(crate) async fn who_writes(&self) -> WhoWrites {
+        let mut known = self.who_writes.clone();
+        let decided = known.wait_for(|who| *who != WhoWrites::Undecided).await;
+        decided.map_or(WhoWrites::Us, |who| who.clone())
+    }
+
+    /// Ends when it is not `who` any more that writes.
+    pub(crate) async fn no_longer(&self, who: &WhoWrites) {
+        let mut known = self.who_writes.clone();
+        if known.wait_for(|now| now != who).await.is_err() {
+            // The work has ended, and nobody here will ever know.
+            futures::future::pending::<()>().await;
+        }
     }
 
     /// Takes all lines or none. A hold made before by the same request is answered as it stands.

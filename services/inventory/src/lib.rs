@@ -1,13 +1,14 @@
 //! The ledger: pools, holds, movements. What can run out is taken here and nowhere else.
 //!
 //! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
-//! `api` (the door), `messages` (what is told to others), `seal` and `audit` (how the books are proved), `store` (what is
-//! read of them), `error`.
+//! `api` (the door), `forward` (what stands before it while another process writes), `messages` (what is told to others),
+//! `seal` and `audit` (how the books are proved), `store` (what is read of them), `error`.
 
 mod api;
 mod audit;
 pub mod domain;
 mod error;
+mod forward;
 pub mod ledger;
 mod messages;
 mod seal;
@@ -19,14 +20,19 @@ use holdfast_platform::{
     clock::LedgerOffset,
     identity::Gate,
     service::{Context, Service, StartError, Task},
+    transport::{self, Door},
 };
-use holdfast_proto::inventory::v1::inventory_service_server::InventoryServiceServer;
+use holdfast_proto::inventory::v1::{
+    inventory_service_client::InventoryServiceClient,
+    inventory_service_server::InventoryServiceServer,
+};
 use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 pub use api::ACCESS;
 pub use audit::{Audit, Finding, audit};
+use forward::Forward;
 use ledger::{Ledger, LedgerOptions, Reading};
 pub use seal::{SEAL_PURPOSE, seal_heads};
 
@@ -44,6 +50,7 @@ pub struct Settings {
     pub database_url: String,
     pub owner_database_url: String,
     pub max_connections: u32,
+    pub reached_at: String,
     pub lease_secs: u64,
     pub account_max_holds: u32,
     pub live_max_holds: usize,
@@ -52,7 +59,8 @@ pub struct Settings {
 /// Builds the service. It calls nobody.
 ///
 /// `settings.database_url` must be filled in, with the embedded cluster's where that is used: the writer opens a
-/// connection of its own. `reading` is what the ledger makes of the database's time: [`read_time`], or a test's clock.
+/// connection of its own. Where `settings.reached_at` is empty, processes that stand by cannot pass calls on to this one.
+/// `reading` is what the ledger makes of the database's time: [`read_time`], or a test's clock.
 pub fn build(
     settings: &Settings,
     reading: Reading,
@@ -66,25 +74,44 @@ pub fn build(
     }
     let options = LedgerOptions {
         database_url: settings.database_url.clone(),
+        reached_at: reached_at(settings)?,
         lease: Duration::from_secs(settings.lease_secs),
         account_max_holds: settings.account_max_holds,
         live_max_holds: settings.live_max_holds,
         reading,
     };
     let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
-    let consumer = messages::binder(ledger.clone());
     let sealing = seal::keep_sealing(context.clone());
-    let verifier = context.verifier.clone();
-    let server = InventoryServiceServer::new(api::Api::new(ledger, context));
+    let (verifier, identity) = (context.verifier.clone(), context.identity.clone());
+    let server = InventoryServiceServer::new(api::Api::new(ledger.clone(), context));
+    let server = Forward::new(server, ledger.clone());
     let mut service = Service::new(
         "inventory",
         Routes::new(Gate::new(server, ACCESS, verifier)),
     );
+    let own_door = transport::local(Door::new(service.name, service.routes.clone()));
+    let own_door = InventoryServiceClient::new(own_door);
+    let consumer = messages::binder(ledger, own_door, identity);
     service.consumers.push(consumer);
     service.fold = Some(Arc::new(messages::Announcer));
     service.tasks.push(Task::new("ledger writer", writing));
     service.tasks.push(Task::new("ledger sealer", sealing));
     Ok(service)
+}
+
+/// Checked here, or only those would find out who stand by.
+fn reached_at(settings: &Settings) -> Result<Option<Arc<str>>, StartError> {
+    let url = &settings.reached_at;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    match transport::channel("inventory", url) {
+        Ok(_) => Ok(Some(Arc::from(url.as_str()))),
+        Err(_) => Err(StartError::Setting {
+            key: "inventory.reached_at".to_owned(),
+            text: format!("{url:?}, wanted a URL such as \"http://10.0.0.7:50059\""),
+        }),
+    }
 }
 
 /// The database's time, moved as development asks for.

@@ -5,16 +5,22 @@ use std::collections::BTreeSet;
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
+    fault::Fault,
+    identity::PeerIdentity,
     message::{Message, Topic},
     outbox::Announcement,
     relay::Fold,
+    transport::Transport,
+};
+use holdfast_proto::inventory::v1::{
+    BindRequest, inventory_service_client::InventoryServiceClient,
 };
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{
     domain::{Bind, HoldId, Name, Refusal},
-    ledger::Ledger,
+    ledger::{Ledger, WhoWrites},
     store,
 };
 
@@ -127,15 +133,27 @@ impl Fold for Announcer {
 /// Binds holds to the orders that were made for them, where the call that should have done so was lost.
 struct Binder {
     ledger: Ledger,
+    /// This service's, which passes calls on to whoever writes.
+    own_door: InventoryServiceClient<Transport>,
+    identity: PeerIdentity,
 }
 
 /// Listens for orders.
-pub(crate) fn binder(ledger: Ledger) -> Consumer {
+pub(crate) fn binder(
+    ledger: Ledger,
+    own_door: InventoryServiceClient<Transport>,
+    identity: PeerIdentity,
+) -> Consumer {
     const INTERESTS: &[Interest] = &[Interest {
         topic: ORDERS,
         kinds: &["order.created"],
     }];
-    Consumer::new("inventory.orders", INTERESTS, Binder { ledger })
+    let binder = Binder {
+        ledger,
+        own_door,
+        identity,
+    };
+    Consumer::new("inventory.orders", INTERESTS, binder)
 }
 
 #[tonic::async_trait]
@@ -144,15 +162,40 @@ impl Handler for Binder {
     /// harm that this is not part of the transaction.
     async fn handle(&self, _conn: &mut PgConnection, message: &Message) -> Result<(), Handling> {
         let order: Id<id::Order> = message.key.parse().map_err(Handling::permanent)?;
+        match self.ledger.who_writes().await {
+            WhoWrites::Us | WhoWrites::Undecided => self.bind_here(order, &message.key).await,
+            WhoWrites::Another(_) => self.bind_elsewhere(order, &message.key).await,
+        }
+    }
+}
+
+impl Binder {
+    async fn bind_here(&self, order: Id<id::Order>, reference: &str) -> Result<(), Handling> {
         let bind = Bind {
             hold: HoldId::new(order.uuid()),
-            reference: Name::from(message.key.as_str()),
+            reference: Name::from(reference),
         };
         match self.ledger.bind(bind).await {
             // An order without a hold: it mirrors a booking.
             Ok(()) | Err(Refusal::UnknownHold(_)) => Ok(()),
             Err(refusal @ Refusal::Unavailable(_)) => Err(Handling::transient(refusal)),
             Err(refusal) => Err(Handling::permanent(refusal)),
+        }
+    }
+
+    async fn bind_elsewhere(&self, order: Id<id::Order>, reference: &str) -> Result<(), Handling> {
+        let request = self.identity.request(BindRequest {
+            hold_id: order.uuid().to_string(),
+            reference: reference.to_owned(),
+        });
+        let Err(status) = self.own_door.clone().bind(request).await else {
+            return Ok(());
+        };
+        let fault = Fault::from_status(&status);
+        match fault.reason() {
+            "UNKNOWN_HOLD" => Ok(()),
+            _ if fault.is_transient() => Err(Handling::transient(fault)),
+            _ => Err(Handling::permanent(fault)),
         }
     }
 }

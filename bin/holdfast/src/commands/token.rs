@@ -94,6 +94,7 @@ async fn open(settings: &Settings, databases: &Databases, home: &Home) -> anyhow
         ledger_offset: clock.ledger(),
         clock: Arc::new(clock),
         shutdown: &Shutdown::new(),
+        reached_at: None,
     };
     assemble::operator(&ground).await
 }

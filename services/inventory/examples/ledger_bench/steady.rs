@@ -53,6 +53,7 @@ async fn relay(field: &Field) -> anyhow::Result<Relay> {
     let settings = Settings {
         database_url: field.url("inventory_app"),
         owner_database_url: String::new(),
+        reached_at: String::new(),
         max_connections: RELAY_CONNECTIONS,
         lease_secs: Duration::from_secs(4).as_secs(),
         account_max_holds: u32::MAX,

@@ -115,6 +115,7 @@ impl Writing {
     /// Starts a writer and waits until it knows the pools.
     pub(crate) async fn open(field: &Field, pools: i32) -> anyhow::Result<Self> {
         let options = LedgerOptions {
+            reached_at: None,
             database_url: field.url("inventory_app"),
             lease: LEASE,
             account_max_holds: u32::MAX,

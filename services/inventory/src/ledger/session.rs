@@ -2,7 +2,7 @@
 //!
 //! One connection, because only on one do batches have an order. Statements run outside transactions: each is its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 use tokio_postgres::{Client, Error, Row, Statement, error::SqlState};
@@ -127,12 +127,14 @@ impl Session {
     }
 
     /// Becomes the writer, if nobody else is: when the lease is `lease` old or ours, or its holder's connection is gone
-    /// and the holder cannot speak from memory any more, `vouched` after its last sign of life.
+    /// and the holder cannot speak from memory any more, `vouched` after its last sign of life. Others learn that we are
+    /// reached at `url`.
     pub(super) async fn take_lease(
         &self,
         holder: Uuid,
         lease: Duration,
         vouched: Duration,
+        url: Option<&str>,
     ) -> Result<Option<Lease>, Failure> {
         let (lease_secs, vouched_secs) = (lease.as_secs_f64(), vouched.as_secs_f64());
         let row = self
@@ -140,14 +142,14 @@ impl Session {
             .query_opt(
                 "UPDATE fence SET epoch = epoch + 1, seq = 0, holder = $1, backend_pid = pg_backend_pid(),
                         backend_born = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-                        renewed_at = clock_timestamp()
+                        renewed_at = clock_timestamp(), url = $4
                  WHERE id = 1
                    AND (holder = $1 OR renewed_at <= clock_timestamp() - make_interval(secs => $2::float8)
                         OR (renewed_at <= clock_timestamp() - make_interval(secs => $3::float8)
                             AND NOT EXISTS (SELECT FROM pg_stat_activity
                                             WHERE pid = backend_pid AND backend_start = backend_born)))
                  RETURNING epoch, at, clock_timestamp()",
-                &[&holder, &lease_secs, &vouched_secs],
+                &[&holder, &lease_secs, &vouched_secs, &url],
             )
             .await?;
         let lease = row.map(|row| {
@@ -158,6 +160,16 @@ impl Session {
             })
         });
         Ok(lease.transpose()?)
+    }
+
+    /// Where the process is reached that holds the lease, if it is.
+    pub(super) async fn writer_url(&self) -> Result<Option<Arc<str>>, Failure> {
+        let row = self
+            .client
+            .query_one("SELECT url FROM fence WHERE id = 1", &[])
+            .await?;
+        let url: Option<&str> = row.try_get(0)?;
+        Ok(url.map(Arc::from))
     }
 
     /// Lets another process become the writer at once.

@@ -34,13 +34,14 @@ use futures::{
 };
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    WhoWrites,
     batch::{Batch, Turn},
     book::{Book, PoolId, Standing},
     change::Draft,
@@ -136,6 +137,7 @@ impl Default for Rules {
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) url: String,
+    pub(super) reached_at: Option<Arc<str>>,
     pub(super) lease: Duration,
     pub(super) limits: Limits,
     pub(super) reading: Reading,
@@ -148,6 +150,7 @@ pub(super) struct Writer {
     holder: Uuid,
     options: Options,
     inbox: mpsc::Receiver<Job>,
+    who_writes: watch::Sender<WhoWrites>,
     /// Taken from the inbox and not answered, the oldest first.
     waiting: VecDeque<Job>,
     /// Batches that failed since the last that committed.
@@ -241,11 +244,16 @@ impl Job {
 }
 
 impl Writer {
-    pub(super) fn new(options: Options, inbox: mpsc::Receiver<Job>) -> Self {
+    pub(super) fn new(
+        options: Options,
+        inbox: mpsc::Receiver<Job>,
+        who_writes: watch::Sender<WhoWrites>,
+    ) -> Self {
         Self {
             holder: Uuid::now_v7(),
             options,
             inbox,
+            who_writes,
             waiting: VecDeque::new(),
             failures: 0,
         }
@@ -257,7 +265,9 @@ impl Writer {
         while let Some(mut term) = self.stand_by(session.take(), &shutdown).await {
             let epoch = term.epoch;
             tracing::info!(epoch, holds = term.book.live(), "writing the ledger");
+            self.tell(WhoWrites::Us);
             let ended = self.serve(&mut term, &shutdown).await;
+            self.tell(WhoWrites::Undecided);
             self.take_back(&mut term);
             match ended {
                 Ended::Shutdown => {
@@ -325,9 +335,15 @@ impl Writer {
         let vouched_at = Instant::now();
         let vouched = Duration::from_millis(VOUCHED_MAX_MILLIS).min(options.lease);
         let lease = ready
-            .take_lease(self.holder, options.lease, vouched)
+            .take_lease(
+                self.holder,
+                options.lease,
+                vouched,
+                options.reached_at.as_deref(),
+            )
             .await?;
         let Some(lease) = lease else {
+            self.tell(WhoWrites::Another(ready.writer_url().await?));
             *session = Some(ready);
             return Ok(None);
         };
@@ -358,6 +374,15 @@ impl Writer {
             in_flight: VecDeque::new(),
             broken: None,
         }))
+    }
+
+    /// Lets callers know where to go, if that has changed.
+    fn tell(&self, who: WhoWrites) {
+        self.who_writes.send_if_modified(|known| {
+            let changed = *known != who;
+            *known = who;
+            changed
+        });
     }
 
     async fn serve(&mut self, term: &mut Term, shutdown: &CancellationToken) -> Ended {

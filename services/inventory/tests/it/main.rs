@@ -6,6 +6,7 @@ use tonic::Code;
 use world::{World, line};
 
 mod audit;
+mod standby;
 mod world;
 
 #[tokio::test]

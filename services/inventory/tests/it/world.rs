@@ -15,27 +15,51 @@ use holdfast_proto::inventory::v1::{self as pb, inventory_service_client::Invent
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use jiff::SignedDuration;
 use sqlx::PgPool;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 pub(crate) struct World {
-    db: TestDatabase,
+    db: Arc<TestDatabase>,
     realm: Realm,
     clock: FakeClock,
     transport: Transport,
     fold: Arc<dyn Fold>,
     consumer: holdfast_platform::consumer::Consumer,
+    work: Vec<JoinHandle<()>>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::start(&Self::nowhere().await, None)
+    }
+
+    /// A service that other processes reach over TCP.
+    pub(crate) async fn reached() -> Self {
+        Self::start(&Self::nowhere().await, Some(free_port().await))
+    }
+
+    /// Another process of the service, on the same database.
+    pub(crate) async fn another(&self) -> Self {
+        let ground = (self.db.clone(), self.realm.clone(), self.clock.clone());
+        Self::start(&ground, Some(free_port().await))
+    }
+
+    async fn nowhere() -> Ground {
         let db = TestDatabase::create("inventory", &holdfast_inventory::MIGRATOR).await;
         let clock = FakeClock::new("2026-12-01T09:00:00Z".parse().expect("a moment"));
-        let realm = Realm::new(clock.clone());
+        (Arc::new(db), Realm::new(clock.clone()), clock)
+    }
+
+    fn start((db, realm, clock): &Ground, socket: Option<TcpListener>) -> Self {
         let context = realm.context("inventory", db.app());
+        let address = socket.as_ref().map(TcpListener::local_addr);
+        let url = address.map(|address| format!("http://{}", address.expect("it is bound")));
         let settings = holdfast_inventory::Settings {
             database_url: db.app_url(),
             owner_database_url: String::new(),
             max_connections: 5,
+            reached_at: url.unwrap_or_default(),
             lease_secs: 4,
             account_max_holds: 50,
             live_max_holds: 10_000,
@@ -43,20 +67,34 @@ impl World {
         let hand = clock.clone();
         let service = holdfast_inventory::build(&settings, Arc::new(move |_| hand.now()), context)
             .expect("sound settings");
-        for task in service.tasks {
-            tokio::spawn(task.work);
+        let tasks = service.tasks.into_iter();
+        let mut work: Vec<_> = tasks.map(|task| tokio::spawn(task.work)).collect();
+        let door = Door::new("inventory", service.routes);
+        if let Some(socket) = socket {
+            let doors = vec![door.clone()];
+            let serving = transport::serve_tcp(doors, socket, None, CancellationToken::new());
+            work.push(tokio::spawn(async { serving.await.expect("it serves") }));
         }
         Self {
-            transport: transport::local(Door::new("inventory", service.routes)),
+            transport: transport::local(door),
             fold: service.fold.expect("the ledger folds"),
             consumer: service
                 .consumers
                 .into_iter()
                 .next()
                 .expect("it listens to orders"),
-            db,
-            realm,
-            clock,
+            db: db.clone(),
+            realm: realm.clone(),
+            clock: clock.clone(),
+            work,
+        }
+    }
+
+    /// Ends this process in the middle of whatever it does.
+    pub(crate) async fn kill(self) {
+        for work in self.work {
+            work.abort();
+            work.await.ok();
         }
     }
 
@@ -80,6 +118,16 @@ impl World {
             .expect("the fence is there")
     }
 
+    pub(crate) fn admin_url(&self) -> String {
+        self.db.admin_url()
+    }
+
+    /// What its processes seal heads with.
+    pub(crate) fn seal_key(&self) -> [u8; 32] {
+        let context = self.realm.context("inventory", self.db.app());
+        context.secrets.key(holdfast_inventory::SEAL_PURPOSE)
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -88,7 +136,7 @@ impl World {
         self.clock.advance(SignedDuration::from_secs(seconds));
     }
 
-    fn seller<T>(&self, message: T) -> tonic::Request<T> {
+    pub(crate) fn seller<T>(&self, message: T) -> tonic::Request<T> {
         self.realm.peer("orders").request(message)
     }
 
@@ -211,6 +259,13 @@ impl World {
             .await
             .expect("handled");
     }
+}
+
+/// A database, who is known there, and the time.
+type Ground = (Arc<TestDatabase>, Realm, FakeClock);
+
+async fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
 pub(crate) fn line(pool: &str, quantity: i64) -> pb::Line {

@@ -177,6 +177,7 @@ fn start(database: &TestDatabase, clock: &FakeClock, terms: Terms) -> Running {
     let reading: Reading = std::sync::Arc::new(move |_| clock.now());
     let options = LedgerOptions {
         database_url: database.app_url(),
+        reached_at: None,
         lease: terms.lease,
         account_max_holds: terms.account_max_holds,
         live_max_holds: 1_000_000,
