@@ -1,5 +1,7 @@
 //! What clients send, taken strictly: an unknown name, a wrong type or too much of it is refused by its name.
 
+mod objects;
+
 use std::time::Duration;
 
 use axum::{
@@ -12,6 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
+use self::objects::Named;
 use crate::{error::GatewayError, problems::Problem};
 
 /// Largest body taken.
@@ -90,15 +93,8 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
 /// Reads a `T` out of a JSON object.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, GatewayError> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    // serde would take a list of an object's members in their order; nobody was promised an order.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(GatewayError::Field {
-            field: "body".to_owned(),
-            text: "got a list, wanted an object".to_owned(),
-        });
-    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Named(&mut reader)).map_err(|error| {
         let path = error.path().clone();
         let inner = error.into_inner();
         if inner.is_data() {
@@ -184,6 +180,11 @@ fn said(text: &str) -> String {
             let got = got
                 .trim_start_matches("invalid type: ")
                 .trim_start_matches("invalid value: ");
+            let got = match got {
+                "sequence" => "a list",
+                "map" => "an object",
+                got => got,
+            };
             let wanted = match wanted {
                 "i64" | "i32" | "u32" | "u64" => "a whole number",
                 "a string" => "a text",
@@ -220,6 +221,29 @@ mod tests {
     struct Basket {
         items: Vec<Line>,
         note: Option<String>,
+        gift: Option<Gift>,
+        way: Option<Way>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether it can be read is looked at")]
+    struct Gift {
+        wrap: Option<Box<Wrap>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only whether it can be read is looked at")]
+    struct Wrap {
+        color: String,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[expect(dead_code, reason = "only whether it can be read is looked at")]
+    enum Way {
+        By { carrier: String },
     }
 
     #[derive(Debug, Deserialize)]
@@ -254,10 +278,26 @@ mod tests {
                 r#"{"items":[{"sku":7,"quantity":1}]}"#,
                 "items[0].sku: got integer `7`, wanted a text",
             ),
-            (r#"{"items":{}}"#, "items: got map, wanted a list"),
+            (r#"{"items":{}}"#, "items: got an object, wanted a list"),
+            (
+                r#"{"items":[["A",1]]}"#,
+                "items[0]: got a list, wanted an object",
+            ),
+            (
+                r#"{"items":[{"sku":"A","quantity":1}],"gift":[null]}"#,
+                "gift: got a list, wanted an object",
+            ),
+            (
+                r#"{"items":[],"gift":{"wrap":["red"]}}"#,
+                "gift.wrap: got a list, wanted an object",
+            ),
+            (
+                r#"{"items":[],"way":{"by":["post"]}}"#,
+                "way.by: got a list, wanted an object",
+            ),
             (
                 r#"{"items":[],"coupon":"X"}"#,
-                "coupon: is no field here, wanted one of items or note",
+                "coupon: is no field here, wanted one of items, note, gift, way",
             ),
             (
                 r#"{"items":[{"sku":"A","quantity":1,"price":0}]}"#,

@@ -11,7 +11,7 @@ use crate::world::World;
 async fn a_body_that_does_not_fit_is_refused_by_the_name_of_its_field() {
     let world = World::new().await;
     let line = json!({"sku": "A", "quantity": 1});
-    let table: [(Value, &str, &str); 11] = [
+    let table: [(Value, &str, &str); 13] = [
         (json!({}), "items", "is missing"),
         (json!({"items": [line]}), "payment_method", "is missing"),
         (
@@ -53,6 +53,16 @@ async fn a_body_that_does_not_fit_is_refused_by_the_name_of_its_field() {
             json!({"items": [line], "payment_method": "pm_1", "status": "paid"}),
             "status",
             "is no field here, wanted one of items, payment_method, address_id, slot_id, points",
+        ),
+        (
+            json!({"items": [["A", 1]], "payment_method": "pm_1"}),
+            "items[0]",
+            "got a list, wanted an object",
+        ),
+        (
+            json!([[line], "pm_1"]),
+            "body",
+            "got a list, wanted an object",
         ),
         (
             json!("order"),
