@@ -31,6 +31,7 @@ use crate::{
     bus::{Bus, BusError, Partition, Place, Record},
     message::{Message, Topic, TopicKind},
     parking::{self, Cause},
+    telemetry::trace::Trace,
 };
 
 /// Shortest wait before a halted partition is tried again, in milliseconds; it doubles.
@@ -191,15 +192,19 @@ impl Consumer {
         if !self.listens_to(message) {
             return Ok(());
         }
-        let span = tracing::debug_span!(
+        let trace = Trace::following(message.traceparent.as_deref());
+        let span = tracing::info_span!(
             "message",
             consumer = self.name,
             kind = message.kind,
             key = message.key,
             version = message.version,
-            traceparent = message.traceparent,
+            trace_id = %trace.id(),
         );
-        let handled = AssertUnwindSafe(self.handler.handle(conn, message).instrument(span));
+        let handled = trace
+            .scope(self.handler.handle(conn, message))
+            .instrument(span);
+        let handled = AssertUnwindSafe(handled);
         let limit = Duration::from_secs(HANDLE_MAX_SECS);
         match time::timeout(limit, handled.catch_unwind()).await {
             Ok(Ok(handled)) => handled,

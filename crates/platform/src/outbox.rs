@@ -11,7 +11,10 @@ use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::message::{ENVELOPE_MAX_BYTES, Message, Topic};
+use crate::{
+    message::{ENVELOPE_MAX_BYTES, Message, Topic},
+    telemetry::trace::Trace,
+};
 
 /// News about to be written down.
 #[derive(Debug)]
@@ -72,15 +75,6 @@ impl Announcement {
         });
         Self { topic, message }
     }
-
-    /// The same news as part of a trace.
-    #[must_use]
-    pub fn traced(mut self, traceparent: Option<String>) -> Self {
-        if let Ok(message) = &mut self.message {
-            message.traceparent = traceparent;
-        }
-        self
-    }
 }
 
 impl Wake {
@@ -105,7 +99,7 @@ pub async fn announce(
     announce_all(conn, vec![announcement]).await
 }
 
-/// Writes several pieces of news in this order, in one statement.
+/// Writes several pieces of news in this order, in one statement, as part of the trace in which that is done.
 pub async fn announce_all(
     conn: &mut PgConnection,
     announcements: Vec<Announcement>,
@@ -117,8 +111,10 @@ pub async fn announce_all(
     let mut topics: Vec<&'static str> = Vec::with_capacity(announcements.len());
     let mut keys: Vec<String> = Vec::with_capacity(announcements.len());
     let mut envelopes: Vec<String> = Vec::with_capacity(announcements.len());
+    let traceparent = Trace::current().map(|trace| trace.to_string());
     for Announcement { topic, message } in announcements {
-        let message = message.map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let mut message = message.map_err(|error| sqlx::Error::Encode(error.into()))?;
+        message.traceparent.clone_from(&traceparent);
         envelopes.push(fit(&message).map_err(|error| sqlx::Error::Encode(error.into()))?);
         ids.push(message.id);
         topics.push(topic.name());

@@ -1,7 +1,9 @@
-//! What a process tells about itself while it runs: logs, and the panics among them.
+//! What a process tells about itself while it runs: logs, the panics among them, and which [trace] they belong to.
 //!
 //! Logs go to stderr; stdout belongs to the command. They are for operators, so they hold ids, codes and figures,
 //! never what a person told us: no names, addresses, e-mail, tokens, or request and response bodies.
+
+pub mod trace;
 
 use std::{
     io::{self, IsTerminal},

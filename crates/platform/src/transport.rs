@@ -14,6 +14,7 @@
 //! | the callee cannot be reached, or breaks off | `Unavailable`, without addresses |
 //! | metadata above 64 KiB | a request: `ResourceExhausted`; an answer: its details are dropped, its code stays |
 //! | anything in http extensions | stays behind: only metadata crosses |
+//! | the call is made in a [trace](crate::telemetry::trace) | the handler works in it, one step on |
 //!
 //! A caller that sets no deadline gets [`DEADLINE_DEFAULT_SECS`]. A call made while serving another never outlasts
 //! it: what remains of the outer deadline bounds the inner one. Streams that have no natural end are asked for with

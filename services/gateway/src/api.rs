@@ -43,7 +43,10 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         ))
         .route_layer(middleware::from_fn(hygiene::measure))
         .fallback(nowhere)
-        .layer(middleware::from_fn(hygiene::keep))
+        .layer(middleware::from_fn_with_state(
+            gateway.clone(),
+            hygiene::keep,
+        ))
         .with_state(gateway)
 }
 

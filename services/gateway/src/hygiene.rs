@@ -1,24 +1,31 @@
 //! What holds for every request and answer, whatever they are about.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
+use holdfast_platform::telemetry::trace::{TRACEPARENT, Trace};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ipnet::IpNet;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::problems::Problem;
+use crate::{Gateway, problems::Problem, server::ClientAddress};
 
 /// Names this request in logs and in what the client reports to us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Headers by which services talk among themselves. From a client they are lies.
 const INTERNAL_PREFIX: &str = "x-holdfast-";
+
+/// Who may say which trace a request belongs to: proxies of our own, by the networks they stand in. From others it would
+/// let anybody write under another's trace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TrustedHops(Arc<[IpNet]>);
 
 #[rustfmt::skip]
 const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
@@ -30,13 +37,24 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// Strips what clients must not say, answers panics and bare failures as problems, adds the headers of every answer.
-pub(crate) async fn keep(mut request: Request, next: Next) -> Response {
+/// Strips what clients must not say, puts the request in a trace, answers panics and bare failures as problems, adds the
+/// headers of every answer.
+pub(crate) async fn keep(
+    State(gateway): State<Gateway>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let trace = gateway.trusted_hops.trace(&request);
     strip_internal(request.headers_mut());
     let id = Uuid::now_v7().to_string();
-    let span =
-        tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let span = tracing::info_span!(
+        "request",
+        id,
+        method = %request.method(),
+        path = request.uri().path(),
+        trace_id = %trace.id(),
+    );
+    let answered = AssertUnwindSafe(trace.scope(next.run(request))).catch_unwind();
     let mut response = match answered.instrument(span).await {
         Ok(response) => as_problem(response),
         Err(_panic) => Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
@@ -45,6 +63,7 @@ pub(crate) async fn keep(mut request: Request, next: Next) -> Response {
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, id);
     }
+    headers.insert(TRACEPARENT, trace.to_header());
     for (name, value) in SECURITY_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -53,6 +72,27 @@ pub(crate) async fn keep(mut request: Request, next: Next) -> Response {
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+impl TrustedHops {
+    pub(crate) fn new(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    /// The trace of a request: the one that a trusted hop names, else a new one.
+    fn trace(&self, request: &Request) -> Trace {
+        let hop = request.extensions().get::<ClientAddress>();
+        // An IPv4 peer of an IPv6 socket is still that peer.
+        let trusted = hop.is_some_and(|ClientAddress(address)| {
+            let address = address.to_canonical();
+            self.0.iter().any(|network| network.contains(&address))
+        });
+        if trusted {
+            Trace::from_headers(request.headers())
+        } else {
+            Trace::begin()
+        }
+    }
 }
 
 /// Counts and times a request under its route's template, never its path.
@@ -77,7 +117,7 @@ pub(crate) async fn measure(request: Request, next: Next) -> Response {
 fn strip_internal(headers: &mut HeaderMap) {
     let internal: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with(INTERNAL_PREFIX))
+        .filter(|name| name.as_str().starts_with(INTERNAL_PREFIX) || *name == TRACEPARENT)
         .cloned()
         .collect();
     for name in internal {

@@ -17,12 +17,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use holdfast_kernel::{RequestId, Timestamp};
-use holdfast_platform::{database, fault::Fault, identity::Caller, service::Context};
+use holdfast_platform::{
+    database, fault::Fault, identity::Caller, service::Context, telemetry::trace::carried,
+};
 use http::{HeaderMap, HeaderName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tracing::Instrument;
 
 use crate::{
     decode,
@@ -189,7 +190,7 @@ impl Replies {
             let _until_done = running;
             replies.answer(&once, effect).await
         };
-        tokio::spawn(work.in_current_span())
+        tokio::spawn(carried(work))
             .await
             .map_err(GatewayError::from)?
             .map(IntoResponse::into_response)

@@ -33,6 +33,7 @@ use holdfast_proto::{
     payments::v1::payments_service_client::PaymentsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
 };
+use ipnet::IpNet;
 use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tokio::sync::Semaphore;
@@ -60,6 +61,7 @@ pub struct Settings {
     pub reply_hours: u64,
     pub max_client_connections: usize,
     pub max_purchases: usize,
+    pub trusted_hops: Vec<IpNet>,
     pub rate_limit: RateLimit,
 }
 
@@ -92,6 +94,7 @@ struct Gateway {
     public_url: Arc<str>,
     /// Places for purchases in hand.
     purchases: Arc<Semaphore>,
+    trusted_hops: hygiene::TrustedHops,
     /// None when nobody is bound.
     limits: Arc<Option<limits::Limits>>,
 }
@@ -115,6 +118,7 @@ pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Door
         replies,
         public_url: public_url.into(),
         purchases: Arc::new(Semaphore::new(settings.max_purchases)),
+        trusted_hops: hygiene::TrustedHops::new(&settings.trusted_hops),
         limits: Arc::new(limits::Limits::new(&settings.rate_limit)),
     };
     Ok(Door {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::time::to_micros;
-use holdfast_platform::{database, failpoint, fault::Fault};
+use holdfast_platform::{database, failpoint, fault::Fault, telemetry::trace::carried};
 use tokio::{
     sync::Notify,
     task::JoinSet,
@@ -75,7 +75,7 @@ pub(crate) async fn work(desk: Arc<Desk>) {
         };
         let full = taken.len() == room;
         for run in taken {
-            turns.spawn(desk.running.track_future(run.run()));
+            turns.spawn(desk.running.track_future(carried(run.run())));
         }
         tokio::select! {
             () = shutdown.cancelled() => break,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
 use super::{deadline, metadata};
+use crate::telemetry::trace::Trace;
 
 /// An answer that ends with a gRPC status, whatever happens to what makes it: a passed deadline, a panic, a broken
 /// connection. It holds on to its source until then.
@@ -22,6 +23,8 @@ pub(super) struct Answer<S> {
     // Made when the stream first waits: an answer that is already there needs no timer.
     cut: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     source: S,
+    // The rest of a stream is made outside of the call that began it, and stays part of its trace.
+    trace: Option<Trace>,
     ended: bool,
 }
 
@@ -44,22 +47,27 @@ pub(super) enum Until {
 }
 
 impl<S: Source> Answer<S> {
-    /// Guards `inner`.
+    /// Guards `inner`, in the trace that this is called in.
     pub(super) fn guard(inner: Body, until: Until, source: S) -> Body {
         Body::new(Self {
             inner,
             until,
             cut: None,
             source,
+            trace: Trace::current(),
             ended: false,
         })
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let inner = Pin::new(&mut self.inner);
-        match self.until {
+        let step = || match self.until {
             Until::Deadline(deadline) => deadline::serving_step(deadline, || inner.poll_frame(cx)),
             Until::Closing(_) => inner.poll_frame(cx),
+        };
+        match self.trace {
+            Some(trace) => trace.scope_sync(step),
+            None => step(),
         }
     }
 

@@ -21,6 +21,7 @@ use super::{
     body::{Answer, Source, Until},
     deadline, metadata,
 };
+use crate::telemetry::trace::Trace;
 
 /// How many calls one service has in hand at most. One more is refused at once, so that a slow service fills neither
 /// the memory nor the waiting rooms of its neighbours.
@@ -63,16 +64,23 @@ impl Door {
                 .into_http();
         };
         let deadline = deadline::of_incoming(request.headers(), Instant::now());
+        let trace = Trace::from_headers(request.headers());
         // The panic's own log entry gets service and method from this span.
-        let span = tracing::info_span!("rpc", service = self.name, path = request.uri().path());
-        let handler = deadline::serving(deadline, self.routes.oneshot(without_extensions(request)));
+        let span = tracing::info_span!(
+            "rpc",
+            service = self.name,
+            path = request.uri().path(),
+            trace_id = %trace.id(),
+        );
+        let handler = trace.scope(self.routes.oneshot(without_extensions(request)));
+        let handler = deadline::serving(deadline, handler);
         let outcome = deadline::within(deadline, AssertUnwindSafe(handler).catch_unwind())
             .instrument(span)
             .await;
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => {
                 let until = Until::Deadline(deadline);
-                response.map(|body| Answer::guard(body, until, permit))
+                trace.scope_sync(|| response.map(|body| Answer::guard(body, until, permit)))
             }
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_panic)) => panicked().into_http(),

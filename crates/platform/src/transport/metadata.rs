@@ -1,9 +1,11 @@
-//! How much metadata a call may carry: what a wire takes, in process too.
+//! What metadata a call carries beside its caller's: its trace; and how much: what a wire takes, in process too.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use tonic::{Code, Status};
+
+use crate::telemetry::trace::{TRACEPARENT, Trace};
 
 /// The most metadata a call or its answer carries, error details included; as HTTP/2 counts.
 pub(super) const METADATA_MAX_BYTES: usize = 64 * 1024;
@@ -13,6 +15,14 @@ pub(super) const WIRE_MAX_BYTES: u32 = 72 * 1024;
 
 /// What HTTP/2 counts for an entry beside its text.
 const ENTRY_BYTES: usize = 32;
+
+/// Makes an outgoing call part of the trace in which it is made, or of none.
+pub(super) fn trace(headers: &mut HeaderMap) {
+    match Trace::current() {
+        None => headers.remove(TRACEPARENT),
+        Some(trace) => headers.insert(TRACEPARENT, trace.to_header()),
+    };
+}
 
 /// Refuses an outgoing call whose metadata no wire would take.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Status> {

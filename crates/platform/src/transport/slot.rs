@@ -139,6 +139,7 @@ impl Service<Request<Body>> for Slot {
         let now = Instant::now();
         let deadline = deadline::of_outgoing(&request, now);
         deadline::announce(deadline, now, request.headers_mut());
+        metadata::trace(request.headers_mut());
         request.extensions_mut().clear();
         Box::pin(async move {
             metadata::check(request.headers())?;

@@ -4,16 +4,19 @@ mod world;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use holdfast_platform::{
     bus::{Bus, BusError, Outgoing},
+    consumer::{Consumer, Handler, Handling},
     database,
     embedded_log::EmbeddedLog,
+    message::Message,
     outbox::{self, Announcement},
     parking::{self, Cause, Skipped},
     relay::{BATCH_MAX_MESSAGES, Fold},
+    telemetry::trace::Trace,
     wakeup::Wakeups,
 };
 use jiff::SignedDuration;
@@ -900,5 +903,67 @@ mod log {
         world.put(&told(THINGS, "thing.changed", "a", 1)).await;
         world.catch_up(&Recorder::default()).await;
         assert_eq!(world.effects().await, of("a", [1]));
+    }
+}
+
+mod traces {
+    use super::*;
+
+    /// Answers each change of a thing by changing another, and remembers in which trace.
+    #[derive(Clone, Default)]
+    struct Answers(Arc<Mutex<Vec<String>>>);
+
+    #[tonic::async_trait]
+    impl Handler for Answers {
+        async fn handle(&self, conn: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+            let trace = Trace::current().expect("a message is handled in a trace");
+            let seen = trace.id().to_string();
+            self.0.lock().expect("not poisoned").push(seen);
+            if message.key == "asked" {
+                change(conn, "answered").await;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn news_bears_the_trace_it_was_announced_in_and_its_listeners_go_on_with_it() {
+        let world = World::new().await;
+        let trace = Trace::begin();
+        trace.scope(world.change("asked")).await;
+        world.carry().await;
+        let heard = Answers::default();
+        let consumer = Consumer::new(CONSUMER, world::INTERESTS, heard.clone());
+        let listening = Running::of(|shutdown| {
+            tokio::spawn(consumer.run(world.pool.clone(), world.bus(), shutdown))
+        });
+        world.settled().await;
+        // The relay works in no trace; what it carries keeps its own.
+        world.carry().await;
+        world.settled().await;
+        listening.stop().await;
+        assert_eq!(world.on_bus(THINGS).await.len(), 2);
+        let id = trace.id().to_string();
+        assert_eq!(*heard.0.lock().expect("not poisoned"), [id.clone(), id]);
+    }
+
+    #[tokio::test]
+    async fn news_that_nobody_asked_for_begins_a_trace_where_it_is_heard() {
+        let world = World::new().await;
+        world.change("a").await;
+        world.carry().await;
+        let mut malformed = thing("b", 1);
+        malformed.traceparent = Some("00-malformed".to_owned());
+        world.put(&malformed).await;
+        let heard = Answers::default();
+        let consumer = Consumer::new(CONSUMER, world::INTERESTS, heard.clone());
+        let listening = Running::of(|shutdown| {
+            tokio::spawn(consumer.run(world.pool.clone(), world.bus(), shutdown))
+        });
+        world.settled().await;
+        listening.stop().await;
+        let traces = heard.0.lock().expect("not poisoned");
+        assert_eq!(traces.len(), 2);
+        assert_ne!(traces[0], traces[1]);
     }
 }

@@ -3,8 +3,12 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
-use holdfast_platform::transport::{
-    self, Door, MESSAGE_MAX_BYTES, Routes, Slot, Transport, channel, local, open_ended, serve_tcp,
+use holdfast_platform::{
+    telemetry::trace::Trace,
+    transport::{
+        self, Door, MESSAGE_MAX_BYTES, Routes, Slot, Transport, channel, local, open_ended,
+        serve_tcp,
+    },
 };
 use holdfast_proto::users::v1::{
     CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse, Profile,
@@ -133,6 +137,10 @@ fn profile(name: impl Into<String>) -> Response<GetProfileResponse> {
     })
 }
 
+fn named(answer: Response<GetProfileResponse>) -> String {
+    answer.into_inner().profile.expect("a profile").name
+}
+
 /// The two ways to the same door.
 struct Paths {
     paths: [(&'static str, Transport); 2],
@@ -220,6 +228,52 @@ async fn soon<F: Future>(what: &str, path: &str, event: F) -> F::Output {
     timeout(WAIT_MAX, event)
         .await
         .unwrap_or_else(|_| panic!("{path}: waited in vain until {what}"))
+}
+
+#[tokio::test]
+async fn a_call_is_the_next_step_of_the_trace_it_is_made_in() {
+    let paths = both(Door::new(
+        "users",
+        users(async |_| Ok(profile(Trace::current().expect("a trace").to_string()))),
+    ))
+    .await;
+    for (path, mut client) in paths.users() {
+        let trace = Trace::begin();
+        let step = trace.scope(client.get_profile(ask())).await;
+        let step = named(step.expect(path));
+        assert!(step.contains(&trace.id().to_string()), "{path}: {step}");
+        assert_ne!(step, trace.to_string(), "{path}");
+        // What a caller writes by hand is no trace it is part of.
+        let mut request = Request::new(ask());
+        let forged = trace.to_string().parse().expect("ascii");
+        request.metadata_mut().insert("traceparent", forged);
+        let begun = named(client.get_profile(request).await.expect(path));
+        assert!(!begun.contains(&trace.id().to_string()), "{path}: {begun}");
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_a_stream_is_part_of_the_trace_that_began_it() {
+    let paths = both(Door::new(
+        "users",
+        streams(|| {
+            let traced = Trace::current();
+            futures::stream::unfold(0, move |count| async move {
+                tokio::task::yield_now().await;
+                assert_eq!(Trace::current(), traced);
+                assert!(traced.is_some());
+                let answer = HealthCheckResponse { status: count };
+                (count < 3).then_some((Ok(answer), count + 1))
+            })
+        }),
+    ))
+    .await;
+    for (path, mut client) in paths.streams() {
+        let answer = client.watch(HealthCheckRequest::default()).await;
+        let told = answer.expect(path).into_inner();
+        let told: Vec<_> = told.map(|one| one.expect(path).status).collect().await;
+        assert_eq!(told, [0, 1, 2], "{path}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,16 @@ use serde_json::json;
 
 use crate::world::{World, basket};
 
+const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// The trace of a `traceparent`.
+fn trace_id(traceparent: Option<&str>) -> String {
+    let traceparent = traceparent.expect("a trace");
+    let parts: Vec<&str> = traceparent.split('-').collect();
+    assert_eq!(parts.len(), 4, "{traceparent}");
+    parts[1].to_owned()
+}
+
 #[tokio::test]
 async fn every_answer_carries_the_headers_that_keep_browsers_safe_and_a_request_id_of_its_own() {
     let world = World::new().await;
@@ -94,6 +104,56 @@ async fn headers_by_which_services_talk_do_not_come_in_from_outside() {
         bearer.to_str().ok(),
         Some(format!("Bearer {}", world.buyer.token()).as_str())
     );
+}
+
+#[tokio::test]
+async fn every_request_from_outside_begins_a_trace_whatever_it_says() {
+    let world = World::new().await;
+    world.orders_sell();
+    let told = world
+        .post("/v1/orders")
+        .by(&world.buyer)
+        .key("k")
+        .from("192.0.2.7")
+        .with("traceparent", CLIENTS_TRACE)
+        .with("tracestate", "vendor=1")
+        .send(&basket(1))
+        .await;
+    assert_eq!(told.status, 201);
+    let answered = trace_id(told.header("traceparent"));
+    assert_ne!(answered, trace_id(Some(CLIENTS_TRACE)));
+    let call = world.orders.place_order.calls().remove(0);
+    let carried = call.metadata.get("traceparent").expect("a trace");
+    assert_eq!(trace_id(carried.to_str().ok()), answered);
+    assert!(call.metadata.get("tracestate").is_none());
+
+    let refused = world.get("/v1/nothing").send_nothing().await;
+    assert_ne!(trace_id(refused.header("traceparent")), answered);
+}
+
+#[tokio::test]
+async fn a_proxy_of_ours_says_which_trace_a_request_belongs_to() {
+    let world = World::behind(&["10.0.0.0/8", "2001:db8::/32"]).await;
+    let ask = async |hop, trace| {
+        let told = world
+            .get("/healthz")
+            .from(hop)
+            .with("traceparent", trace)
+            .send_nothing()
+            .await;
+        let step = told.header("traceparent").expect("a trace").to_owned();
+        assert_ne!(step, trace, "the answer names the gateway's own step");
+        trace_id(Some(&step))
+    };
+    let clients = trace_id(Some(CLIENTS_TRACE));
+    for hop in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
+        assert_eq!(ask(hop, CLIENTS_TRACE).await, clients, "{hop}");
+    }
+    for hop in ["192.0.2.7", "2001:db9::1"] {
+        assert_ne!(ask(hop, CLIENTS_TRACE).await, clients, "{hop}");
+    }
+    let malformed = CLIENTS_TRACE.to_uppercase();
+    assert_ne!(ask("10.1.2.3", &malformed).await, clients);
 }
 
 #[tokio::test]

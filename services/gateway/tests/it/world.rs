@@ -7,7 +7,7 @@ use std::sync::{
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use holdfast_gateway::Peers;
+use holdfast_gateway::{ClientAddress, Peers};
 use holdfast_kernel::Timestamp;
 use holdfast_platform::{
     identity::Role,
@@ -83,6 +83,20 @@ pub(crate) const PLACES: u32 = 1_000;
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(settings()).await
+    }
+
+    /// The door behind proxies that stand in these networks.
+    pub(crate) async fn behind(networks: &[&str]) -> Self {
+        let mut settings = settings();
+        settings.trusted_hops = networks
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect();
+        Self::with(settings).await
+    }
+
+    async fn with(settings: holdfast_gateway::Settings) -> Self {
         let db = TestDatabase::create("gateway", &holdfast_gateway::MIGRATOR).await;
         let clock = FakeClock::new(
             "2026-11-21T10:00:00Z"
@@ -124,7 +138,7 @@ impl World {
                 PaymentsServiceServer::from_arc(payments.clone()),
             )),
         };
-        let door = holdfast_gateway::build(&settings(), peers, context.clone()).expect("built");
+        let door = holdfast_gateway::build(&settings, peers, context.clone()).expect("built");
         let buyer = realm.somebody(Role::User);
         Self {
             db,
@@ -302,6 +316,13 @@ impl Asking<'_> {
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);
+        self
+    }
+
+    /// Over a connection from this address.
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        let address = ClientAddress(address.parse().expect("an address"));
+        self.request = self.request.extension(address);
         self
     }
 

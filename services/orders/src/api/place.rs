@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use holdfast_kernel::{Id, Money, RequestId, id, time::to_micros};
-use holdfast_platform::{database, fault::Fault, identity::Caller};
+use holdfast_platform::{database, fault::Fault, identity::Caller, telemetry::trace::carried};
 use holdfast_proto::{catalog::v1 as catalog, orders::v1 as pb, users::v1 as users};
 use tokio::time::{self, Instant};
 
@@ -60,7 +60,7 @@ impl Api {
 
         // From here on the purchase outlives the call.
         let run = Run::start(self.desk.clone(), order, wish.method);
-        let mut turn = self.desk.running.spawn(run.run());
+        let mut turn = self.desk.running.spawn(carried(run.run()));
         let reached = match time::timeout_at(until, &mut turn).await {
             Ok(reached) => reached,
             // Not even an order yet: there is nothing to answer with until there is.

@@ -1,10 +1,10 @@
 //! From a basket to an order, or to a refusal.
 
-use holdfast_platform::fault::Fault;
+use holdfast_platform::{fault::Fault, outbox, telemetry::trace::Trace};
 use holdfast_proto::orders::v1::OrderStatus;
 use tonic::Code;
 
-use crate::world::{PRICE, World, new_key, order_of, quote, reason};
+use crate::world::{PRICE, World, new_key, order_of, quote, reason, wish};
 
 #[tokio::test]
 async fn a_basket_that_is_there_and_paid_is_confirmed_in_the_answer() {
@@ -139,4 +139,37 @@ async fn a_price_that_changes_later_does_not_change_the_order() {
         .await
         .expect("the same order");
     assert_eq!(again.total.expect("set").amount, PRICE);
+}
+
+#[tokio::test]
+async fn a_purchase_does_all_it_does_as_part_of_the_trace_it_was_asked_in() {
+    let world = World::new().await;
+    let mut client = world.process.client();
+    let request = world.customer.ask(wish(&new_key(), &[("TSHIRT", 1)], "ok"));
+    let trace = Trace::begin();
+    let asking = trace.scope(async move { client.place_order(request).await });
+    let answer = world.process.spawn(asking).await.expect("it lives");
+    answer.expect("bought");
+    world.rests().await;
+
+    let mut db = world.db.app().acquire().await.expect("a connection");
+    let announced = outbox::pending(&mut db, 100).await.expect("the outbox");
+    let kinds: Vec<&str> = announced.iter().map(|news| news.kind.as_str()).collect();
+    assert_eq!(kinds, ["order.created", "order.paid", "order.confirmed"]);
+    for news in announced {
+        let traceparent = news.traceparent.unwrap_or_default();
+        assert!(
+            traceparent.contains(&trace.id().to_string()),
+            "{}: {traceparent:?}",
+            news.kind
+        );
+    }
+    let quoted = world.catalog.quote_variants.calls().remove(0);
+    let traceparent = quoted.metadata.get("traceparent").expect("a trace");
+    assert!(
+        traceparent
+            .to_str()
+            .expect("ascii")
+            .contains(&trace.id().to_string())
+    );
 }
