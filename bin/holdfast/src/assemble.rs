@@ -5,11 +5,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use holdfast_kernel::Clock;
 use holdfast_platform::{
-    cluster::{Cluster, Role, Secrets},
-    database,
+    cluster::{Role, Secrets},
+    database::BUS,
     fault::Fault,
     identity::{KeySource, PeerIdentity, PeerKey, Verifier},
     outbox::Wake,
@@ -29,6 +29,8 @@ use holdfast_proto::{
 use serde::Deserialize;
 use sqlx::{PgPool, migrate::Migrator};
 use tonic::Request;
+
+use crate::databases::Databases;
 
 /// The annotated defaults of every part.
 pub(crate) const DEFAULTS: &[&str] = &[
@@ -74,6 +76,28 @@ const fn known(name: &'static str, port: Option<u16>, migrator: &'static Migrato
     }
 }
 
+/// Names of all schemas: the message log's first, for services write to it.
+pub(crate) fn schemas() -> Vec<&'static str> {
+    let own = SERVICES.iter().map(|known| known.name);
+    [BUS].into_iter().chain(own).chain([SANDBOX.name]).collect()
+}
+
+/// Names of the schemas that services of these names need.
+pub(crate) fn schemas_of(names: &BTreeSet<&str>) -> Vec<&'static str> {
+    let sandbox = |schema| schema == SANDBOX.name && names.contains("payments");
+    let mut schemas = schemas();
+    schemas.retain(|schema| *schema == BUS || sandbox(*schema) || names.contains(schema));
+    schemas
+}
+
+/// What makes the tables of a schema; none for the message log, whose tables are the platform's.
+pub(crate) fn migrator(schema: &str) -> Option<&'static Migrator> {
+    let mut known = SERVICES.iter().chain([&SANDBOX]);
+    known
+        .find(|known| known.name == schema)
+        .map(|known| known.migrator)
+}
+
 /// Every point at which a test may make the process fail.
 pub fn failpoints() -> impl Iterator<Item = &'static str> {
     [holdfast_orders::FAILPOINTS, holdfast_payments::FAILPOINTS]
@@ -92,50 +116,6 @@ pub(crate) struct Ground<'a> {
     pub(crate) shutdown: &'a Shutdown,
     /// The gRPC URL at which other processes reach this one, as far as it can know.
     pub(crate) reached_at: Option<String>,
-}
-
-/// Where each schema lies: at the URL that the settings name, or in the embedded cluster.
-pub(crate) struct Databases {
-    pub(crate) settings: Settings,
-    pub(crate) cluster: Option<Cluster>,
-}
-
-/// What every section that has a database says of it; the section's owner reads the rest.
-#[derive(Deserialize)]
-struct Place {
-    database_url: String,
-    owner_database_url: String,
-    max_connections: u32,
-}
-
-impl Databases {
-    /// Whether the schema of that name lies in the embedded cluster.
-    pub(crate) fn is_embedded(settings: &Settings, schema: &str) -> anyhow::Result<bool> {
-        Ok(settings.section::<Place>(schema)?.database_url.is_empty())
-    }
-
-    /// The URL of a schema under one of its roles.
-    pub(crate) fn url(&self, schema: &'static str, role: Role) -> anyhow::Result<String> {
-        let place: Place = self.settings.section(schema)?;
-        let (key, given) = match role {
-            Role::App => ("database_url", place.database_url),
-            Role::Owner => ("owner_database_url", place.owner_database_url),
-        };
-        match &self.cluster {
-            _ if !given.is_empty() => Ok(given),
-            Some(cluster) => Ok(cluster.url(schema, role)),
-            None => bail!("setting {schema}.{key} is empty and there is no embedded cluster"),
-        }
-    }
-
-    /// A pool in a schema, as its run-time role.
-    pub(crate) async fn connect(&self, schema: &'static str) -> anyhow::Result<PgPool> {
-        let place: Place = self.settings.section(schema)?;
-        let url = self.url(schema, Role::App)?;
-        database::connect(&url, place.max_connections)
-            .await
-            .with_context(|| format!("database of {schema}"))
-    }
 }
 
 /// The services of this process, built and not yet started.

@@ -7,6 +7,7 @@
 mod assemble;
 pub mod client;
 mod commands;
+mod databases;
 mod home;
 mod parked;
 mod process;

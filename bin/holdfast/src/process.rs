@@ -8,8 +8,8 @@ use axum::Router;
 use holdfast_platform::{
     bus::Bus,
     clock::SystemClock,
-    cluster::{Cluster, Role, Secrets},
-    database::{self, BUS},
+    cluster::{Role, Secrets},
+    database::BUS,
     embedded_log::{EmbeddedLog, KEEP_HOURS},
     internal::{self, Check},
     listener::{self, Listener},
@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::{
-    assemble::{self, Assembly, Databases, Ground, Known, SANDBOX, SERVICES},
-    home::{self, Home},
+    assemble::{self, Assembly, Ground, SERVICES},
+    databases::{Databases, Opening},
+    home::Home,
     parked,
 };
 
@@ -56,7 +57,7 @@ pub(crate) struct Ready {
 pub(crate) struct Process {
     pub(crate) ready: Ready,
     home: Home,
-    cluster: Option<Cluster>,
+    databases: Databases,
     shutdown: Shutdown,
     pools: Vec<PgPool>,
 }
@@ -68,17 +69,17 @@ impl Process {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
         let home = Home::find(&process)?;
-        let schemas = schemas(names);
-        let cluster = start_cluster(&settings, &home, &schemas).await?;
-        let databases = Databases {
-            settings: settings.clone(),
-            cluster,
+        let schemas = assemble::schemas_of(names);
+        let databases = Databases::open(&settings, &home, &schemas, Opening::Own).await?;
+        let started = async {
+            databases.migrate_embedded(&schemas).await?;
+            start_parts(&settings, &process, &databases, &home, names, &shutdown).await
         };
-        match start_parts(&settings, &process, &databases, &home, names, &shutdown).await {
+        match started.await {
             Ok((ready, pools)) => Ok(Self {
                 ready,
                 home,
-                cluster: databases.cluster,
+                databases,
                 shutdown,
                 pools,
             }),
@@ -86,7 +87,7 @@ impl Process {
                 // What was started is ended in order; the error that stopped us is what is told.
                 shutdown.begin();
                 shutdown.drain().await;
-                stop(databases.cluster).await;
+                databases.stop().await;
                 Err(error)
             }
         }
@@ -98,7 +99,7 @@ impl Process {
         for pool in &self.pools {
             pool.close().await;
         }
-        stop(self.cluster).await;
+        self.databases.stop().await;
         self.home.forget_address();
         if !drained.cut_off.is_empty() {
             tracing::warn!(parts = ?drained.cut_off, "did not end in time");
@@ -114,49 +115,6 @@ impl Process {
         self.shutdown.begin();
         self.run().await
     }
-}
-
-/// Schemas that the services of these names need, the bus and the sandbox among them.
-fn schemas(names: &BTreeSet<&str>) -> Vec<&'static Known> {
-    let own = SERVICES.iter().filter(|known| names.contains(known.name));
-    let sandbox = names.contains("payments").then_some(&SANDBOX);
-    own.chain(sandbox).collect()
-}
-
-/// Starts the embedded cluster if any schema lies there, and brings those schemas up to date.
-async fn start_cluster(
-    settings: &Settings,
-    home: &Home,
-    schemas: &[&'static Known],
-) -> anyhow::Result<Option<Cluster>> {
-    let mut embedded = Vec::new();
-    for known in schemas {
-        if Databases::is_embedded(settings, known.name)? {
-            embedded.push(*known);
-        }
-    }
-    let bus = Databases::is_embedded(settings, BUS)?;
-    if embedded.is_empty() && !bus {
-        return Ok(None);
-    }
-    let cluster = Cluster::start(home.folder(), &home::cluster_settings(settings)?).await?;
-    match migrate_embedded(&cluster, &embedded).await {
-        Ok(()) => Ok(Some(cluster)),
-        Err(error) => {
-            cluster.stop().await;
-            Err(error)
-        }
-    }
-}
-
-async fn migrate_embedded(cluster: &Cluster, schemas: &[&'static Known]) -> anyhow::Result<()> {
-    let names: Vec<&str> = schemas.iter().map(|known| known.name).collect();
-    cluster.prepare(&names).await?;
-    database::migrate_bus(&cluster.url(BUS, Role::Owner)).await?;
-    for known in schemas {
-        database::migrate(&cluster.url(known.name, Role::Owner), known.migrator).await?;
-    }
-    Ok(())
 }
 
 async fn start_parts(
@@ -371,11 +329,5 @@ impl assemble::Part {
         for task in service.tasks {
             shutdown.work(task.name, task.work);
         }
-    }
-}
-
-async fn stop(cluster: Option<Cluster>) {
-    if let Some(cluster) = cluster {
-        cluster.stop().await;
     }
 }

@@ -12,17 +12,14 @@ use std::{
 use anyhow::Context as _;
 use holdfast_orders::{OrderFact, Status};
 use holdfast_payments::{PaymentFact, sandbox::BookFact};
-use holdfast_platform::{
-    cluster::{Cluster, Secrets},
-    database,
-    settings::Settings,
-};
+use holdfast_platform::{cluster::Secrets, database, settings::Settings};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::{
-    assemble::{Databases, SANDBOX},
-    home::{self, Home},
+    assemble::SANDBOX,
+    databases::{Databases, Opening},
+    home::Home,
     process,
 };
 
@@ -60,6 +57,8 @@ struct Finding {
 
 /// Exit code when the audit could not be carried out.
 const COULD_NOT_RUN: u8 = 2;
+/// The schemas whose books are read.
+const BOOKS: [&str; 4] = ["inventory", "orders", "payments", SANDBOX.name];
 const SLICE_ORDERS: u16 = 1_000;
 /// Looks at the books of a server that goes on selling, before a finding is believed.
 const LOOKS_MAX: u32 = 3;
@@ -86,19 +85,9 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<Exit
 async fn audit(settings: &Settings) -> anyhow::Result<Report> {
     let home = Home::find(&settings.section("process")?)?;
     let secrets = process::secrets(settings, &home)?;
-    let cluster = if Databases::is_embedded(settings, "inventory")? {
-        Some(Cluster::attach(home.folder(), &home::cluster_settings(settings)?).await?)
-    } else {
-        None
-    };
-    let databases = Databases {
-        settings: settings.clone(),
-        cluster,
-    };
+    let databases = Databases::open(settings, &home, &BOOKS, Opening::Beside).await?;
     let report = look(&databases, &secrets).await;
-    if let Some(cluster) = databases.cluster {
-        cluster.stop().await;
-    }
+    databases.stop().await;
     report
 }
 

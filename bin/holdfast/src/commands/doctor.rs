@@ -2,16 +2,12 @@
 
 use std::process::ExitCode;
 
-use holdfast_platform::{
-    cluster,
-    database::{self, BUS},
-    postmaster::Programs,
-    settings::Settings,
-};
+use holdfast_platform::{cluster, database, postmaster::Programs, settings::Settings};
 use serde::Serialize;
 
 use crate::{
-    assemble::{Databases, SANDBOX, SERVICES},
+    assemble,
+    databases::Databases,
     home::{self, Home},
 };
 
@@ -51,11 +47,7 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<Exit
 async fn examine(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut embedded = false;
-    for schema in SERVICES
-        .iter()
-        .map(|known| known.name)
-        .chain([SANDBOX.name, BUS])
-    {
+    for schema in assemble::schemas() {
         if Databases::is_embedded(settings, schema)? {
             embedded = true;
         } else {
@@ -70,10 +62,7 @@ async fn examine(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
 }
 
 async fn reachable(settings: &Settings, schema: &'static str) -> Finding {
-    let databases = Databases {
-        settings: settings.clone(),
-        cluster: None,
-    };
+    let databases = Databases::elsewhere(settings);
     let version = async {
         let pool = databases.connect(schema).await?;
         let mut db = database::acquire(&pool).await?;

@@ -2,54 +2,28 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use holdfast_platform::{
-    cluster::{Cluster, Role},
-    database::{self, BUS},
-    settings::Settings,
-};
+use holdfast_platform::settings::Settings;
 
 use crate::{
-    assemble::{Databases, SANDBOX, SERVICES},
-    home::{self, Home},
+    assemble,
+    databases::{Databases, Opening},
+    home::Home,
 };
 
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
-    let mut embedded = Vec::new();
-    for known in SERVICES.iter().chain([&SANDBOX]) {
-        if Databases::is_embedded(settings, known.name)? {
-            embedded.push(known.name);
-        }
-    }
-    let cluster = if embedded.is_empty() && !Databases::is_embedded(settings, BUS)? {
-        None
-    } else {
-        let home = Home::find(&settings.section("process")?)?;
-        let cluster = Cluster::start(home.folder(), &home::cluster_settings(settings)?).await?;
-        cluster.prepare(&embedded).await?;
-        Some(cluster)
-    };
-    let databases = Databases {
-        settings: settings.clone(),
-        cluster,
-    };
-    let migrated = migrate(&databases).await;
-    if let Some(cluster) = databases.cluster {
-        cluster.stop().await;
-    }
+    let home = Home::find(&settings.section("process")?)?;
+    let schemas = assemble::schemas();
+    let databases = Databases::open(settings, &home, &schemas, Opening::Own).await?;
+    let migrated = migrate(&databases, &schemas).await;
+    databases.stop().await;
     migrated.map(|()| ExitCode::SUCCESS)
 }
 
 #[expect(clippy::print_stdout, reason = "what was done is the command's answer")]
-async fn migrate(databases: &Databases) -> anyhow::Result<()> {
-    database::migrate_bus(&databases.url(BUS, Role::Owner)?).await?;
-    println!("{BUS}: up to date");
-    for known in SERVICES.iter().chain([&SANDBOX]) {
-        let url = databases.url(known.name, Role::Owner)?;
-        database::migrate(&url, known.migrator)
-            .await
-            .with_context(|| format!("schema {}", known.name))?;
-        println!("{}: up to date", known.name);
+async fn migrate(databases: &Databases, schemas: &[&'static str]) -> anyhow::Result<()> {
+    for schema in schemas {
+        databases.migrate(schema).await?;
+        println!("{schema}: up to date");
     }
     Ok(())
 }

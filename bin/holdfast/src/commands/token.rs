@@ -4,12 +4,13 @@ use std::{io::Write, process::ExitCode, sync::Arc};
 
 use anyhow::{bail, ensure};
 use holdfast_auth::Operator;
-use holdfast_platform::{cluster::Cluster, identity::Role, settings::Settings, shutdown::Shutdown};
+use holdfast_platform::{identity::Role, settings::Settings, shutdown::Shutdown};
 
 use crate::{
-    assemble::{self, Databases, Ground},
+    assemble::{self, Ground},
     client::Client,
-    home::{self, Home},
+    databases::{Databases, Opening},
+    home::Home,
     process,
 };
 
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     count: u32,
 }
+
+/// The schemas that an account lies in.
+const ACCOUNTS: [&str; 2] = ["auth", "users"];
 
 pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<ExitCode> {
     let tokens = mint(settings, args.role, args.count).await?;
@@ -63,25 +67,19 @@ pub(crate) async fn with_operator<T>(
     settings: &Settings,
     work: impl AsyncFnOnce(&Operator) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    for schema in ["auth", "users"] {
+    for schema in ACCOUNTS {
         ensure!(
             Databases::is_embedded(settings, schema)?,
             "accounts are minted on an embedded cluster only, and setting {schema}.database_url names another"
         );
     }
     let home = Home::find(&settings.section("process")?)?;
-    let cluster = Cluster::attach(home.folder(), &home::cluster_settings(settings)?).await?;
-    let databases = Databases {
-        settings: settings.clone(),
-        cluster: Some(cluster),
-    };
+    let databases = Databases::open(settings, &home, &ACCOUNTS, Opening::Beside).await?;
     let done = match open(settings, &databases, &home).await {
         Ok(operator) => work(&operator).await,
         Err(error) => Err(error),
     };
-    if let Some(cluster) = databases.cluster {
-        cluster.stop().await;
-    }
+    databases.stop().await;
     done
 }
 
