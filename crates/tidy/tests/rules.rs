@@ -257,18 +257,9 @@ fn documents_name_commands_that_exist() {
 #[test]
 fn every_situation_in_the_table_names_a_test_that_exists() {
     let table = tree::read("docs/SITUATIONS.md");
-    let tests: BTreeSet<String> = ["crates", "services", "bin", "e2e"]
+    let tests: BTreeSet<String> = sources()
         .iter()
-        .flat_map(|folder| tree::files(folder))
-        .filter(|file| file.is("rs"))
-        .flat_map(|file| {
-            file.text
-                .lines()
-                .filter_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "))
-                .filter_map(|line| line.split('(').next())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|file| tree::tests(&file.text))
         .collect();
     let mut cited = 0;
     for row in table.lines().filter(|line| {
@@ -276,25 +267,242 @@ fn every_situation_in_the_table_names_a_test_that_exists() {
     }) {
         for test in row.split('`').skip(1).step_by(2) {
             cited += 1;
-            assert!(tests.contains(test), "{test} is cited and does not exist");
+            assert!(tests.contains(test), "{test} is cited and is no test");
         }
     }
     assert!(cited > 10, "{cited} tests");
 }
 
 #[test]
-fn the_longest_files_are_told() {
-    let mut lengths: Vec<(usize, String)> = ["crates", "services", "bin", "e2e"]
+fn only_functions_that_are_tests_count_as_tests() {
+    let source = "
+        #[test]
+        fn is_one() {}
+        #[tokio::test(flavor = \"multi_thread\")]
+        #[ignore = \"as a child\"]
+        async fn is_one_too() {}
+        fn helps() {}
+        async fn helps_too<T>() {}
+        in_every_topology! {
+            is_a_row,
+            is_the_last_row,
+        }
+        async fn is_a_row() {}
+        struct NoRow {
+            no_row_either: bool,
+        }
+        // #[test]
+        fn was_one() {}
+    ";
+    assert_eq!(
+        tree::tests(source),
+        ["is_one", "is_one_too", "is_a_row", "is_the_last_row"]
+    );
+}
+
+#[test]
+fn every_service_that_speaks_sql_holds_it_against_its_schema() {
+    let mut speaking = 0;
+    for service in graph::services() {
+        let says = |folder: &str, what: &str| {
+            let files = tree::files(&format!("services/{service}/{folder}"));
+            files.iter().any(|file| file.text.contains(what))
+        };
+        if says("src", "sqlx::query") {
+            speaking += 1;
+            assert!(
+                says("tests", "assert_statements_fit("),
+                "{service} has no test of its statements"
+            );
+        }
+    }
+    assert!(speaking > 5, "{speaking} services");
+}
+
+#[test]
+fn every_failpoint_that_is_offered_is_passed_somewhere() {
+    let mut offered = 0;
+    for service in graph::services() {
+        let source: String = (tree::files(&format!("services/{service}/src")).iter())
+            .map(|file| file.text.as_str())
+            .collect();
+        for name in failpoints(&source) {
+            offered += 1;
+            assert!(is_passed(&source, &name), "{service} never passes {name}");
+        }
+    }
+    assert!(offered > 20, "{offered} failpoints");
+}
+
+#[test]
+fn a_failpoint_that_is_only_offered_is_found() {
+    let listed = "const FAILPOINTS: &[&str] = &[\"a.b\", \"a.c\", CALL.before];
+        const CALL: Points = Points { before: \"a.d\" };
+        failpoint::hit(\"a.b\").await?;";
+    assert_eq!(failpoints(listed), ["CALL", "a.b", "a.c"]);
+    assert!(is_passed(listed, "a.b"));
+    assert!(!is_passed(listed, "a.c"));
+    assert!(!is_passed(listed, "CALL"));
+    assert!(is_passed(&format!("{listed} hit(CALL.before)"), "CALL"));
+    let rows = "points! {\n    CLAIM = \"claim\";\n    REST = \"rest\";\n}\nhit(points::REST.0)";
+    assert_eq!(failpoints(rows), ["CLAIM", "REST"]);
+    assert!(is_passed(rows, "REST"));
+    assert!(!is_passed(rows, "CLAIM"));
+}
+
+#[test]
+fn every_setting_has_a_comment_that_says_what_it_means() {
+    let mut settings = 0;
+    for file in tree::files("") {
+        if !file.path.ends_with("settings.toml") {
+            continue;
+        }
+        settings += file.text.lines().filter(|line| key(line)).count();
+        assert_eq!(
+            unexplained(&file.text),
+            Vec::<String>::new(),
+            "{}",
+            file.path
+        );
+    }
+    assert!(settings > 30, "{settings} settings");
+}
+
+#[test]
+fn a_setting_without_a_comment_is_found() {
+    let text = "[one]\n# Said.\na = 1\nb = 2\n\n# Where each lies.\n[all]\nc = 3\nd = 4\n";
+    assert_eq!(unexplained(text), ["one.b"]);
+}
+
+#[test]
+fn every_route_says_in_a_comment_what_it_does() {
+    let mut routes = 0;
+    for file in tree::files("services/gateway/src/api") {
+        let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with("#[utoipa::path(") {
+                routes += 1;
+                let said = at > 0 && lines[at - 1].starts_with("///");
+                assert!(said, "{}:{}: a route without a comment", file.path, at + 1);
+            }
+        }
+    }
+    assert!(routes > 30, "{routes} routes");
+}
+
+#[test]
+fn the_longest_files_and_functions_are_told() {
+    let files = sources();
+    let mut lengths: Vec<(usize, String)> = files
+        .iter()
+        .map(|file| (file.text.lines().count(), file.path.clone()))
+        .collect();
+    tell_the_longest(&mut lengths);
+    let mut lengths: Vec<(usize, String)> = files
+        .iter()
+        .flat_map(|file| {
+            let functions = tree::functions(&file.text).into_iter();
+            functions.map(|(name, lines)| (lines, format!("{} in {}", name, file.path)))
+        })
+        .collect();
+    tell_the_longest(&mut lengths);
+    assert!(files.len() > 50, "{} files", files.len());
+    assert!(lengths.len() > 500, "{} functions", lengths.len());
+}
+
+fn tell_the_longest(lengths: &mut [(usize, String)]) {
+    lengths.sort_unstable_by(|one, other| other.cmp(one));
+    for (lines, what) in lengths.iter().take(10) {
+        println!("{lines:>6} {what}");
+    }
+}
+
+/// The names by which failpoints are offered: literals or constants of a list, rows of a table.
+fn failpoints(source: &str) -> Vec<String> {
+    let list = source
+        .split_once("FAILPOINTS: &[&str] = &[")
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .map_or("", |(list, _)| list);
+    let constants = list
+        .split(',')
+        .filter_map(|entry| entry.trim().split_once('.'))
+        .map(|(name, _)| name.to_owned())
+        .filter(|name| {
+            name.bytes()
+                .all(|letter| letter.is_ascii_uppercase() || letter == b'_')
+        });
+    let rows = source
+        .split_once("\npoints! {")
+        .or_else(|| source.split_once("points! {\n"))
+        .and_then(|(_, rest)| rest.split_once("\n}"))
+        .map_or("", |(rows, _)| rows);
+    let rows = rows
+        .lines()
+        .filter_map(|row| row.trim().split_once(" = "))
+        .map(|(name, _)| name.to_owned());
+    let names: BTreeSet<String> = constants.chain(rows).chain(tree::literals(list)).collect();
+    names
+        .into_iter()
+        .filter(|name| !name.contains('$'))
+        .collect()
+}
+
+/// Whether a failpoint is named where it is neither offered nor declared.
+fn is_passed(source: &str, name: &str) -> bool {
+    let all = source.match_indices(name).filter(|(at, _)| {
+        let before = source[..*at].chars().next_back().unwrap_or(' ');
+        let after = source[at + name.len()..].chars().next().unwrap_or(' ');
+        let in_a_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        !in_a_word(before) && !in_a_word(after)
+    });
+    let list = source
+        .split_once("FAILPOINTS: &[&str] = &[")
+        .map(|(before, rest)| {
+            before.len()
+                ..before.len()
+                    + rest.find(']').unwrap_or_default()
+                    + "FAILPOINTS: &[&str] = &[".len()
+        });
+    let declared = |at: usize| {
+        let behind = &source[at + name.len()..];
+        source[..at].ends_with("const ") || behind.starts_with(" = \"")
+    };
+    all.into_iter()
+        .any(|(at, _)| !list.as_ref().is_some_and(|list| list.contains(&at)) && !declared(at))
+}
+
+fn key(line: &str) -> bool {
+    !line.starts_with('#') && line.contains(" = ")
+}
+
+/// Keys with no comment directly above them, unless it is their whole section that is explained and no key of it.
+fn unexplained(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_said = |at: usize| at > 0 && lines[at - 1].starts_with('#');
+    let mut found = Vec::new();
+    let mut section = (String::new(), false);
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = (name.trim_end_matches(']').to_owned(), is_said(at));
+        } else if key(line) {
+            let name = line.split(" = ").next().unwrap_or_default();
+            if is_said(at) {
+                section.1 = false;
+            } else if !section.1 {
+                found.push(format!("{}.{name}", section.0));
+            }
+        }
+    }
+    found
+}
+
+/// All Rust of the checkout.
+fn sources() -> Vec<File> {
+    ["crates", "services", "bin", "e2e"]
         .iter()
         .flat_map(|folder| tree::files(folder))
         .filter(|file| file.is("rs"))
-        .map(|file| (file.text.lines().count(), file.path))
-        .collect();
-    lengths.sort_unstable_by(|one, other| other.cmp(one));
-    for (lines, path) in lengths.iter().take(10) {
-        println!("{lines:>6} {path}");
-    }
-    assert!(lengths.len() > 50, "{} files", lengths.len());
+        .collect()
 }
 
 fn manifests() -> Vec<File> {
