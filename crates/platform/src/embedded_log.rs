@@ -215,27 +215,29 @@ fn reused(service: &str, error: sqlx::Error) -> BusError {
 
 /// Makes the caller the only one to append to the topic until its transaction ends.
 async fn lock_counter(conn: &mut PgConnection, topic: &str) -> Result<(), sqlx::Error> {
-    let lock = "SELECT next_offset FROM topic WHERE name = $1 AND partition = $2 FOR UPDATE";
-    let locked = sqlx::query(lock)
-        .bind(topic)
-        .bind(ONLY_PARTITION)
-        .fetch_optional(&mut *conn)
-        .await?;
-    if locked.is_none() {
-        sqlx::query(
-            "INSERT INTO topic (name, partition) VALUES ($1, $2) ON CONFLICT (name, partition) DO NOTHING",
-        )
-        .bind(topic)
-        .bind(ONLY_PARTITION)
-        .execute(&mut *conn)
-        .await?;
-        sqlx::query(lock)
+    if lock_known_counter(conn, topic).await? {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO topic (name, partition) VALUES ($1, $2) ON CONFLICT (name, partition) DO NOTHING",
+    )
+    .bind(topic)
+    .bind(ONLY_PARTITION)
+    .execute(&mut *conn)
+    .await?;
+    let locked = lock_known_counter(conn, topic).await?;
+    locked.then_some(()).ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Says whether there is a counter to lock.
+async fn lock_known_counter(conn: &mut PgConnection, topic: &str) -> Result<bool, sqlx::Error> {
+    let locked =
+        sqlx::query("SELECT next_offset FROM topic WHERE name = $1 AND partition = $2 FOR UPDATE")
             .bind(topic)
             .bind(ONLY_PARTITION)
-            .fetch_one(conn)
+            .fetch_optional(conn)
             .await?;
-    }
-    Ok(())
+    Ok(locked.is_some())
 }
 
 /// Appends what goes to the topic, as far as it is not there yet. The counter must be locked.

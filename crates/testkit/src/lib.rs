@@ -8,6 +8,7 @@ mod installation;
 pub mod peer;
 mod realm;
 mod server;
+mod statements;
 mod tls_server;
 
 pub use clock::FakeClock;
@@ -15,4 +16,5 @@ pub use database::TestDatabase;
 pub use diagram::assert_states_drawn;
 pub use installation::Installation;
 pub use realm::{Asker, Realm};
+pub use statements::assert_statements_fit;
 pub use tls_server::TlsServer;

@@ -319,7 +319,7 @@ pub(crate) async fn save_saga(
     let done = sqlx::query(
         "UPDATE saga SET phase = $3, ending = $4, ending_reason = $5, method = $6, hold_attempt = $7,
                          hold_extended = $8, failures = $9, failed_step = $10, leased_until = $13,
-                         due_at = CASE WHEN wakes = $11 OR $15 AND open_refunds = 0 THEN $12 ELSE $14 END
+                         due_at = CASE WHEN wakes = $11 OR $15 AND open_refunds = 0 THEN $12::timestamptz ELSE $14 END
          WHERE order_id = $1 AND epoch = $2 AND (cancel_request IS NULL OR NOT $16)",
     )
     .bind(saga.order.uuid())

@@ -967,3 +967,28 @@ mod traces {
         assert_ne!(traces[0], traces[1]);
     }
 }
+
+mod statements {
+    use holdfast_testkit::assert_statements_fit;
+
+    use super::*;
+
+    const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+    #[tokio::test]
+    async fn every_statement_on_the_tables_of_messages_fits_the_schema_and_the_rights_of_a_service()
+    {
+        let world = World::new().await;
+        let of_services = ["outbox.rs", "relay.rs", "parking.rs", "consumer"];
+        assert_statements_fit(&world.pool, SOURCES, |path| {
+            of_services.iter().any(|part| path.starts_with(part))
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn every_statement_of_the_embedded_log_fits_its_own_schema() {
+        let world = World::new().await;
+        assert_statements_fit(&world.bus_pool, SOURCES, |path| path == "embedded_log.rs").await;
+    }
+}

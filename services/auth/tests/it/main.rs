@@ -5,4 +5,5 @@ mod login;
 mod operator;
 mod refresh;
 mod register;
+mod statements;
 mod world;

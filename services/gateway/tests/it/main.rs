@@ -8,4 +8,5 @@ mod peers;
 mod problems;
 mod resources;
 mod sockets;
+mod statements;
 mod world;

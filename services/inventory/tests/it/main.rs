@@ -7,6 +7,7 @@ use world::{World, line};
 
 mod audit;
 mod standby;
+mod statements;
 mod world;
 
 #[tokio::test]

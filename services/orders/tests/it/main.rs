@@ -6,6 +6,7 @@ mod giving_back;
 mod ledger;
 mod line;
 mod reading;
+mod statements;
 mod till;
 mod waiting;
 mod world;

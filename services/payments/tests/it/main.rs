@@ -3,5 +3,6 @@
 mod commands;
 mod methods;
 mod outcomes;
+mod statements;
 mod tokens;
 mod world;

@@ -1,5 +1,6 @@
 //! The users service at its door, on a real database.
 
+mod statements;
 mod world;
 
 use holdfast_platform::identity::Role;
