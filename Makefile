@@ -1,5 +1,5 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
-.PHONY: demo test lint fmt replay bench graph packages
+.PHONY: demo test lint fmt replay bench graph deny packages
 
 # What programs are built with; what measures takes release, for figures of unoptimised programs say nothing.
 PROFILE ?= dev
@@ -42,6 +42,12 @@ NOTED = make bench on $(shell date -u +%F), of $(shell git describe --always --d
 # Draws the graphs of calls and messages into ARCHITECTURE.md.
 graph:
 	HOLDFAST_DRAW=1 cargo test --locked --package holdfast-tidy --test rules drawing
+
+# What may be linked, from where, under which licence (deny.toml). Needs cargo-deny 0.20: `cargo install cargo-deny --locked`,
+# some minutes, which is why it is not part of `make test`. `make deny CHECKS=advisories` reads the advisories, from GitHub.
+CHECKS ?= bans licenses sources
+deny:
+	cargo deny --locked check $(CHECKS)
 
 packages:
 	@scripts/system-packages

@@ -1,4 +1,7 @@
 //! Tests of what ends or is global to a process run it as a child: this binary again, told to run one ignored test.
+//!
+//! Ignored, because a child alone would wait for its parent or end the run; a test, because a program of its own would be
+//! linked for each of them, and would have to be found by its path.
 
 use std::process::{Command, Stdio};
 

@@ -591,6 +591,7 @@ async fn refused_for_lack_of_rights(connection: &mut PgConnection, statement: &'
     assert_eq!(code.as_deref(), Some("42501"), "{statement}: {error}");
 }
 
+/// Waits for a condition of other processes, which tell nobody when they begin or end: it is looked at again, within a bound.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let started = Instant::now();
     while !holds().await {
