@@ -393,28 +393,29 @@ fn every_route_says_in_a_comment_what_it_does() {
 #[test]
 fn the_longest_files_and_functions_are_told() {
     let files = sources();
-    let mut lengths: Vec<(usize, String)> = files
+    let lengths = files
         .iter()
-        .map(|file| (file.text.lines().count(), file.path.clone()))
-        .collect();
-    tell_the_longest(&mut lengths);
-    let mut lengths: Vec<(usize, String)> = files
-        .iter()
-        .flat_map(|file| {
-            let functions = tree::functions(&file.text).into_iter();
-            functions.map(|(name, lines)| (lines, format!("{} in {}", name, file.path)))
-        })
-        .collect();
-    tell_the_longest(&mut lengths);
+        .map(|file| (file.text.lines().count(), file.path.clone()));
+    println!("{}", longest(lengths.collect()));
+    let lengths = files.iter().flat_map(|file| {
+        let functions = tree::functions(&file.text).into_iter();
+        functions.map(|(name, lines)| (lines, format!("{name} in {}", file.path)))
+    });
+    let lengths: Vec<(usize, String)> = lengths.collect();
     assert!(files.len() > 50, "{} files", files.len());
     assert!(lengths.len() > 500, "{} functions", lengths.len());
+    println!("{}", longest(lengths));
 }
 
-fn tell_the_longest(lengths: &mut [(usize, String)]) {
+/// The ten longest, a line each.
+fn longest(mut lengths: Vec<(usize, String)>) -> String {
     lengths.sort_unstable_by(|one, other| other.cmp(one));
-    for (lines, what) in lengths.iter().take(10) {
-        println!("{lines:>6} {what}");
-    }
+    let lines: Vec<String> = lengths
+        .iter()
+        .take(10)
+        .map(|(lines, what)| format!("{lines:>6} {what}"))
+        .collect();
+    lines.join("\n")
 }
 
 /// The names by which failpoints are offered: literals or constants of a list, rows of a table.
