@@ -77,6 +77,7 @@ pub const REASONS: &[Reason] = &[
     reason("SKU_TAKEN", 409, "sku_taken", "Another product has this SKU."),
     // inventory
     reason("UNKNOWN_POOL", 404, "unknown_pool", "Nothing of that key is kept in stock."),
+    reason("MOVEMENTS_NOT_KEPT", 410, "movements_not_kept", "The past that was asked for is not kept any more."),
     reason("POOL_EXISTS", 409, "pool_exists", "The key is kept in stock already."),
     reason("CAPACITY_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     reason("BELOW_COMMITTED", 409, "below_committed", "Less than what is held and sold."),

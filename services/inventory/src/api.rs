@@ -14,6 +14,7 @@ use holdfast_proto::{
     page::v1 as paging,
     saga::v1::Command,
 };
+use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -35,6 +36,8 @@ const BINDERS: &[&str] = &["orders", "bookings", "tickets", "delivery", "invento
 const STOCKERS: &[&str] = &["catalog", "tickets", "delivery", "bookings"];
 /// Pools one call may ask for.
 const KEYS_MAX_ENTRIES: usize = 1_000;
+/// Of a pool's first movement.
+const FIRST_VERSION: i64 = 1;
 
 /// Who may call what. What the public sees of a pool is its key and how much of it is available.
 pub const ACCESS: AccessTable = &[
@@ -72,6 +75,8 @@ impl Api {
         let past = store::pools_at(&mut db, at, &keys, &versions)
             .await
             .map_err(InventoryError::from)?;
+        // Looked at last: what was dropped meanwhile is refused, not left out.
+        must_be_kept(&mut db, |since| at >= since).await?;
         Ok(standings
             .iter()
             .filter_map(|now| {
@@ -307,7 +312,8 @@ impl InventoryService for Api {
             .await
             .map_err(InventoryError::from)?;
         drop(db);
-        let page = cut_page(&mut keys, size, String::clone);
+        let more = keys.len() as i64 > size;
+        let page = cut_page(&mut keys, size, more, String::clone);
         let keys = keys
             .iter()
             .map(|key| key.parse().map_err(|error| unreadable("pool.key", &error)))
@@ -337,7 +343,13 @@ impl InventoryService for Api {
             .ok_or_else(|| InventoryError::UnknownPool(key.clone()))?;
         let before = before.unwrap_or(i64::MAX);
         let mut entries = store::list_movements(&mut db, pool, before, size + 1).await?;
-        let page = cut_page(&mut entries, size, |entry| entry.version);
+        if entries.is_empty() && before > FIRST_VERSION {
+            must_be_kept(&mut db, |_| false).await?;
+        }
+        // Where the book was cut off a page follows that says so.
+        let is_cut = |oldest: &Entry| oldest.version > FIRST_VERSION;
+        let more = entries.len() as i64 > size || entries.last().is_some_and(is_cut);
+        let page = cut_page(&mut entries, size, more, |entry| entry.version);
         Ok(Response::new(pb::ListMovementsResponse {
             movements: entries
                 .into_iter()
@@ -451,13 +463,24 @@ fn parse_page<T: serde::de::DeserializeOwned>(
     Ok((page::page_size(page.size)?, page::read_token(&page.token)?))
 }
 
+/// Refuses when movements were dropped, unless what is asked of `kept` is.
+async fn must_be_kept(
+    db: &mut PgConnection,
+    kept: impl FnOnce(Timestamp) -> bool,
+) -> Result<(), InventoryError> {
+    match store::kept_since(db).await? {
+        Some(since) if !kept(since) => Err(InventoryError::NotKept(since)),
+        _ => Ok(()),
+    }
+}
+
 /// Cuts off the entry that only showed that there are more.
 fn cut_page<T, K: serde::Serialize>(
     entries: &mut Vec<T>,
     size: i64,
+    more: bool,
     key: impl Fn(&T) -> K,
 ) -> paging::PageInfo {
-    let more = entries.len() as i64 > size;
     entries.truncate(size as usize);
     let last = entries.last().filter(|_| more);
     paging::PageInfo {

@@ -1,6 +1,6 @@
 //! How this service refuses.
 
-use holdfast_kernel::{PoolKey, page::InvalidPage};
+use holdfast_kernel::{PoolKey, Timestamp, page::InvalidPage};
 use holdfast_platform::fault::{Fault, FaultCode};
 use serde_json::Value;
 use tonic::Status;
@@ -27,6 +27,8 @@ pub(crate) enum InventoryError {
     Page(#[from] InvalidPage),
     #[error("pool {0} does not exist")]
     UnknownPool(PoolKey),
+    #[error("movements before {0} are not kept any more")]
+    NotKept(Timestamp),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("a row in the database cannot be read: {0}")]
@@ -47,6 +49,10 @@ impl From<InventoryError> for Fault {
             InventoryError::Changes(_) => Fault::invalid("changes", text),
             InventoryError::Page(_) => Fault::invalid("page", text),
             InventoryError::UnknownPool(pool) => unknown_pools(&[pool], text),
+            InventoryError::NotKept(since) => {
+                Fault::new(FaultCode::NotFound, "MOVEMENTS_NOT_KEPT", text)
+                    .with("kept_since", since.to_string())
+            }
             InventoryError::Refused(refusal) => refused(refusal, text),
             InventoryError::Unreadable(_) => Fault::internal(error),
             InventoryError::Database(error) => Fault::from(error),

@@ -2,10 +2,11 @@
 //!
 //! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
 //! `api` (the door), `forward` (what stands before it while another process writes), `messages` (what is told to others),
-//! `seal` and `audit` (how the books are proved), `store` (what is read of them), `error`.
+//! `seal`, `audit` and `closing` (how the books are proved, and what is let go of), `store` (what is read of them), `error`.
 
 mod api;
 mod audit;
+mod closing;
 pub mod domain;
 mod error;
 mod forward;
@@ -32,6 +33,7 @@ use tonic::service::Routes;
 
 pub use api::ACCESS;
 pub use audit::{Audit, Finding, audit};
+pub use closing::drop_months;
 use forward::Forward;
 use ledger::{Ledger, LedgerOptions, Reading};
 pub use seal::{SEAL_PURPOSE, seal_heads};
@@ -54,6 +56,7 @@ pub struct Settings {
     pub lease_secs: u64,
     pub account_max_holds: u32,
     pub live_max_holds: usize,
+    pub keep_movement_months: u32,
 }
 
 /// Builds the service. It calls nobody.
@@ -72,6 +75,10 @@ pub fn build(
             text: "0, wanted 1 or more".to_owned(),
         });
     }
+    let keeping = seal::Keeping {
+        months: settings.keep_movement_months,
+        reading: reading.clone(),
+    };
     let options = LedgerOptions {
         database_url: settings.database_url.clone(),
         reached_at: reached_at(settings)?,
@@ -81,7 +88,7 @@ pub fn build(
         reading,
     };
     let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
-    let sealing = seal::keep_sealing(context.clone());
+    let sealing = seal::keep_sealing(context.clone(), keeping);
     let (verifier, identity) = (context.verifier.clone(), context.identity.clone());
     let server = InventoryServiceServer::new(api::Api::new(ledger.clone(), context));
     let server = Forward::new(server, ledger.clone());

@@ -2,7 +2,7 @@
 
 use holdfast_kernel::{PoolKey, Timestamp};
 use jiff_sqlx::ToSqlx;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{domain::MovementKind, error::InventoryError};
@@ -101,8 +101,13 @@ pub(crate) async fn pools_at(
          FROM unnest($2::text[], $3::int8[]) AS asked (key, version)
          JOIN pool ON pool.key = asked.key
          CROSS JOIN LATERAL (
-             SELECT version, held_after, sold_after, capacity_after FROM movement
-             WHERE movement.pool = pool.id AND movement.version <= asked.version AND movement.at <= $1
+             (SELECT version, held_after, sold_after, capacity_after FROM movement
+              WHERE movement.pool = pool.id AND movement.version <= asked.version AND movement.at <= $1
+              ORDER BY version DESC LIMIT 1)
+             UNION ALL
+             (SELECT version, held, sold, capacity FROM closing
+              WHERE closing.pool = pool.id AND closing.until <= $1
+              ORDER BY until DESC LIMIT 1)
              ORDER BY version DESC LIMIT 1
          ) AS book
          CROSS JOIN LATERAL (
@@ -322,6 +327,30 @@ pub(crate) async fn raise_birth_floor(db: &mut PgConnection) -> Result<(), sqlx:
     Ok(())
 }
 
+/// From where to where books are proved.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Ground {
+    /// The ledger's time of the newest batch. Others may still be written at this very moment, none before it.
+    pub(crate) open_at: jiff_sqlx::Timestamp,
+    /// Since when movements are kept; `None`: since ever.
+    pub(crate) kept_since: Option<jiff_sqlx::Timestamp>,
+}
+
+/// A pool as all its movements before a month left it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Closing {
+    pub(crate) pool: i32,
+    pub(crate) until: jiff_sqlx::Timestamp,
+    pub(crate) version: i64,
+    pub(crate) head: Vec<u8>,
+    pub(crate) capacity: i64,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
+    pub(crate) overbook: i64,
+    pub(crate) at: jiff_sqlx::Timestamp,
+    pub(crate) seal: Vec<u8>,
+}
+
 /// A pool as the auditor reads it.
 #[derive(sqlx::FromRow)]
 pub(crate) struct AuditedPool {
@@ -339,6 +368,7 @@ pub(crate) struct AuditedPool {
 /// A movement as the auditor reads it.
 #[derive(sqlx::FromRow)]
 pub(crate) struct AuditedMovement {
+    pub(crate) pool: i32,
     pub(crate) version: i64,
     pub(crate) kind: i16,
     pub(crate) units: i64,
@@ -358,20 +388,48 @@ pub(crate) struct AuditedMovement {
 pub(crate) struct AuditedHold {
     pub(crate) id: Uuid,
     pub(crate) state: i16,
+    pub(crate) born_at: jiff_sqlx::Timestamp,
     pub(crate) pools: Vec<i32>,
     pub(crate) units: Vec<i64>,
     pub(crate) returned: Vec<i64>,
 }
 
-/// A pool whose counters are not the sum of what holds own there.
-#[derive(sqlx::FromRow)]
-pub(crate) struct Drift {
-    pub(crate) key: String,
-    pub(crate) room: i64,
-    pub(crate) held: i64,
-    pub(crate) sold: i64,
-    pub(crate) held_by_holds: i64,
-    pub(crate) sold_to_holds: i64,
+/// Versions of some pools' books: behind `after[i]` and up to `last[i]` of pool `pools[i]`.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    pub(crate) pools: Vec<i32>,
+    pub(crate) after: Vec<i64>,
+    pub(crate) last: Vec<i64>,
+}
+
+impl Pages {
+    pub(crate) fn push(&mut self, pool: i32, after: i64, last: i64) {
+        self.pools.push(pool);
+        self.after.push(after);
+        self.last.push(last);
+    }
+}
+
+// What follows reads by key and in bounded slices, so that none of its snapshots lives long. LATERAL with LIMIT says to
+// the planner what is known here: few of many rows, each found by an index.
+
+/// From where to where books are to be proved.
+pub(crate) async fn audit_ground(db: &mut PgConnection) -> Result<Ground, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT fence.at AS open_at, movement_floor.kept_since
+         FROM fence, movement_floor WHERE fence.id = 1 AND movement_floor.id = 1",
+    )
+    .fetch_one(db)
+    .await
+}
+
+/// Since when movements are kept, when some were dropped.
+pub(crate) async fn kept_since(db: &mut PgConnection) -> Result<Option<Timestamp>, sqlx::Error> {
+    let since: Option<jiff_sqlx::Timestamp> =
+        sqlx::query_scalar("SELECT kept_since FROM movement_floor WHERE id = 1")
+            .fetch_one(db)
+            .await?;
+    Ok(since.map(Timestamp::from))
 }
 
 /// The next pools by id.
@@ -390,41 +448,132 @@ pub(crate) async fn audit_pools(
     .await
 }
 
-/// The checkpoints of pools with ids from `after` to `last`, oldest first.
-pub(crate) async fn audit_checkpoints(
+/// What these pools' books begin with: the newest closing of each that is no later than `kept_since`.
+pub(crate) async fn audit_closings(
     db: &mut PgConnection,
-    after: i32,
-    limit: i64,
-) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    pools: &[i32],
+    kept_since: Timestamp,
+) -> Result<Vec<Closing>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT checkpoint.pool, pool.key, checkpoint.version, checkpoint.head, checkpoint.at, checkpoint.seal
-         FROM checkpoint JOIN pool ON pool.id = checkpoint.pool
-         WHERE checkpoint.pool = ANY (ARRAY(SELECT id FROM pool WHERE id > $1 ORDER BY id LIMIT $2))
-         ORDER BY checkpoint.pool, checkpoint.version",
+        "SELECT newest.pool, newest.until, newest.version, newest.head, newest.capacity, newest.held, newest.sold,
+                newest.overbook, newest.at, newest.seal
+         FROM unnest($1::int4[]) AS asked (pool)
+         CROSS JOIN LATERAL (
+             SELECT pool, until, version, head, capacity, held, sold, overbook, at, seal FROM closing
+             WHERE closing.pool = asked.pool AND closing.until <= $2
+             ORDER BY until DESC LIMIT 1
+         ) AS newest",
     )
-    .bind(after)
-    .bind(limit)
+    .bind(pools)
+    .bind(kept_since.to_sqlx())
     .fetch_all(db)
     .await
 }
 
-/// The next movements of a pool, in order, up to version `last`.
+/// Of these pools, those of which a later version was sealed than they stand at, and which.
+pub(crate) async fn audit_cut_off(
+    db: &mut PgConnection,
+    pools: &[i32],
+) -> Result<Vec<(String, i64, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT pool.key, pool.version, sealed.version
+         FROM pool CROSS JOIN LATERAL (
+             SELECT version FROM checkpoint
+             WHERE checkpoint.pool = pool.id AND checkpoint.version > pool.version
+             ORDER BY version DESC LIMIT 1
+         ) AS sealed
+         WHERE pool.id = ANY($1) ORDER BY pool.id",
+    )
+    .bind(pools)
+    .fetch_all(db)
+    .await
+}
+
+/// Of these pools, those whose book goes further than they do.
+pub(crate) async fn audit_overruns(
+    db: &mut PgConnection,
+    pools: &[i32],
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT pool.key
+         FROM pool CROSS JOIN LATERAL (
+             SELECT 1 FROM movement
+             WHERE movement.pool = pool.id AND movement.version > pool.version
+             ORDER BY version LIMIT 1
+         ) AS stray
+         WHERE pool.id = ANY($1) ORDER BY pool.id",
+    )
+    .bind(pools)
+    .fetch_all(db)
+    .await
+}
+
+/// Ids between `above[i]` and `below[i]`, one of each range, that movements name and no pool has.
+pub(crate) async fn audit_orphans(
+    db: &mut PgConnection,
+    above: &[i32],
+    below: &[i32],
+) -> Result<Vec<i32>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT orphan.pool
+         FROM unnest($1::int4[], $2::int4[]) AS gap (above, below)
+         CROSS JOIN LATERAL (
+             SELECT pool FROM movement
+             WHERE movement.pool > gap.above AND movement.pool < gap.below
+               AND NOT EXISTS (SELECT FROM pool WHERE pool.id = movement.pool)
+             ORDER BY pool LIMIT 1
+         ) AS orphan",
+    )
+    .bind(above)
+    .bind(below)
+    .fetch_all(db)
+    .await
+}
+
+/// The sealed heads on these pages, by pool and version.
+pub(crate) async fn audit_checkpoints(
+    db: &mut PgConnection,
+    pages: &Pages,
+) -> Result<Vec<Checkpoint>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT sealed.pool, pool.key, sealed.version, sealed.head, sealed.at, sealed.seal
+         FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS page (pool, after, last)
+         JOIN pool ON pool.id = page.pool
+         CROSS JOIN LATERAL (
+             SELECT pool, version, head, at, seal FROM checkpoint
+             WHERE checkpoint.pool = page.pool AND checkpoint.version > page.after AND checkpoint.version <= page.last
+             ORDER BY version LIMIT page.last - page.after
+         ) AS sealed
+         ORDER BY sealed.pool, sealed.version",
+    )
+    .bind(&pages.pools)
+    .bind(&pages.after)
+    .bind(&pages.last)
+    .fetch_all(db)
+    .await
+}
+
+/// The movements on these pages, by pool and version.
 pub(crate) async fn audit_movements(
     db: &mut PgConnection,
-    pool: i32,
-    after: i64,
-    last: i64,
-    limit: i64,
+    pages: &Pages,
 ) -> Result<Vec<AuditedMovement>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT version, kind, units, held_after, sold_after, capacity_after, at, effective_at, hold, actor, reason, hash
-         FROM movement WHERE pool = $1 AND version > $2 AND version <= $3
-         ORDER BY version LIMIT $4",
+        "SELECT entry.pool, entry.version, entry.kind, entry.units, entry.held_after, entry.sold_after,
+                entry.capacity_after, entry.at, entry.effective_at, entry.hold, entry.actor, entry.reason, entry.hash
+         FROM unnest($1::int4[], $2::int8[], $3::int8[]) AS page (pool, after, last)
+         CROSS JOIN LATERAL (
+             SELECT pool, version, kind, units, held_after, sold_after, capacity_after, at, effective_at, hold, actor,
+                    reason, hash
+             FROM movement
+             WHERE movement.pool = page.pool AND movement.version > page.after AND movement.version <= page.last
+             ORDER BY version LIMIT page.last - page.after
+         ) AS entry
+         ORDER BY entry.pool, entry.version",
     )
-    .bind(pool)
-    .bind(after)
-    .bind(last)
-    .bind(limit)
+    .bind(&pages.pools)
+    .bind(&pages.after)
+    .bind(&pages.last)
     .fetch_all(db)
     .await
 }
@@ -436,7 +585,7 @@ pub(crate) async fn audit_holds(
     limit: i64,
 ) -> Result<Vec<AuditedHold>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, state, pools, units, returned FROM hold WHERE id > $1 ORDER BY id LIMIT $2",
+        "SELECT id, state, born_at, pools, units, returned FROM hold WHERE id > $1 ORDER BY id LIMIT $2",
     )
     .bind(after)
     .bind(limit)
@@ -444,33 +593,195 @@ pub(crate) async fn audit_holds(
     .await
 }
 
-/// Movements that go further than their pool says, and movements of no pool.
-pub(crate) async fn audit_strays(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT DISTINCT coalesce(pool.key, 'pool ' || movement.pool)
-         FROM movement LEFT JOIN pool ON pool.id = movement.pool
-         WHERE pool.id IS NULL OR movement.version > pool.version
-         ORDER BY 1 LIMIT 100",
+/// These holds and the versions of these pools at one moment.
+pub(crate) async fn audit_claims(
+    db: &mut PgConnection,
+    holds: &[Uuid],
+    pools: &[i32],
+) -> Result<(Vec<AuditedHold>, Vec<(i32, i64)>), sqlx::Error> {
+    let mut moment = db
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    let holds = sqlx::query_as(
+        "SELECT id, state, born_at, pools, units, returned FROM hold WHERE id = ANY($1)",
     )
+    .bind(holds)
+    .fetch_all(&mut *moment)
+    .await?;
+    let versions = pool_versions(&mut moment, pools).await?;
+    moment.commit().await?;
+    Ok((holds, versions))
+}
+
+/// The versions that these pools stand at.
+pub(crate) async fn pool_versions(
+    db: &mut PgConnection,
+    pools: &[i32],
+) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, version FROM pool WHERE id = ANY($1)")
+        .bind(pools)
+        .fetch_all(db)
+        .await
+}
+
+/// Those of these holds that this page of a pool's book knows as born.
+pub(crate) async fn audit_births(
+    db: &mut PgConnection,
+    pool: i32,
+    after: i64,
+    last: i64,
+    holds: &[Uuid],
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT hold FROM movement
+         WHERE pool = $1 AND version > $2 AND version <= $3 AND kind = 1 AND hold = ANY($4)",
+    )
+    .bind(pool)
+    .bind(after)
+    .bind(last)
+    .bind(holds)
     .fetch_all(db)
     .await
 }
 
-/// Pools whose counters are not the sum of what holds own there, in one look at all of them.
-pub(crate) async fn audit_owners(db: &mut PgConnection) -> Result<Vec<Drift>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT pool.key, pool.capacity + pool.overbook - pool.blocked AS room, pool.held, pool.sold,
-                coalesce(owned.held, 0)::int8 AS held_by_holds, coalesce(owned.sold, 0)::int8 AS sold_to_holds
-         FROM pool LEFT JOIN (
-             SELECT line.pool, sum(line.units) FILTER (WHERE hold.state = 1) AS held,
-                    sum(line.units - coalesce(line.returned, 0)) FILTER (WHERE hold.state = 2) AS sold
-             FROM hold CROSS JOIN LATERAL unnest(hold.pools, hold.units, hold.returned) AS line (pool, units, returned)
-             WHERE hold.state IN (1, 2)
-             GROUP BY line.pool
-         ) AS owned ON owned.pool = pool.id
-         WHERE pool.held <> coalesce(owned.held, 0) OR pool.sold <> coalesce(owned.sold, 0)
-         ORDER BY pool.id",
+/// Holds born later than the newest batch was written, which cannot be.
+pub(crate) async fn audit_unborn(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT id FROM hold WHERE born_at > (SELECT at FROM fence WHERE fence.id = 1) LIMIT $1",
     )
+    .bind(limit)
     .fetch_all(db)
     .await
+}
+
+/// Whether a hold born before `kept_since` has moved units of this pool behind version `after`.
+pub(crate) async fn audit_old_holds_moved(
+    db: &mut PgConnection,
+    pool: i32,
+    after: i64,
+    kept_since: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+             SELECT FROM movement JOIN hold ON hold.id = movement.hold
+             WHERE movement.pool = $1 AND movement.version > $2 AND hold.born_at < $3
+         )",
+    )
+    .bind(pool)
+    .bind(after)
+    .bind(kept_since.to_sqlx())
+    .fetch_one(db)
+    .await
+}
+
+/// The moment before which no live hold was born.
+pub(crate) async fn live_since(db: &mut PgConnection) -> Result<Timestamp, sqlx::Error> {
+    let since: jiff_sqlx::Timestamp =
+        sqlx::query_scalar("SELECT live_since FROM birth_floor WHERE id = 1")
+            .fetch_one(db)
+            .await?;
+    Ok(since.into())
+}
+
+/// Whether there is a month of movements that ends no later than `cut`.
+pub(crate) async fn has_months_before(
+    db: &mut PgConnection,
+    cut: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM movement_month WHERE until <= $1)")
+        .bind(cut.to_sqlx())
+        .fetch_one(db)
+        .await
+}
+
+/// Of the next pools by id, those with movements before `cut` and without a closing there: the version to close at.
+/// With it the last id looked at; `None` behind the last pool.
+pub(crate) async fn unclosed_pools(
+    db: &mut PgConnection,
+    after: i32,
+    limit: i64,
+    cut: Timestamp,
+) -> Result<Option<(i32, Vec<(i32, i64)>)>, sqlx::Error> {
+    let rows: Vec<(i32, Option<i64>)> = sqlx::query_as(
+        "SELECT pool.id, newest.version
+         FROM (SELECT id FROM pool WHERE id > $1 ORDER BY id LIMIT $2) AS pool
+         LEFT JOIN LATERAL (
+             SELECT version FROM movement
+             WHERE movement.pool = pool.id AND movement.at < $3
+               AND NOT EXISTS (SELECT FROM closing WHERE closing.pool = pool.id AND closing.until = $3)
+             ORDER BY version DESC LIMIT 1
+         ) AS newest ON true
+         ORDER BY pool.id",
+    )
+    .bind(after)
+    .bind(limit)
+    .bind(cut.to_sqlx())
+    .fetch_all(db)
+    .await?;
+    Ok(rows.last().map(|last| {
+        let unclosed = rows
+            .iter()
+            .filter_map(|(pool, version)| Some((*pool, (*version)?)));
+        (last.0, unclosed.collect())
+    }))
+}
+
+/// This pool as the auditor reads it.
+pub(crate) async fn audit_pool(
+    db: &mut PgConnection,
+    pool: i32,
+) -> Result<AuditedPool, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, key, capacity, held, sold, blocked, overbook, version, chain_head FROM pool WHERE id = $1",
+    )
+    .bind(pool)
+    .fetch_one(db)
+    .await
+}
+
+/// Writes a pool's closing; who was faster has written the same.
+pub(crate) async fn insert_closing(
+    db: &mut PgConnection,
+    closing: &Closing,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO closing (pool, until, version, head, capacity, held, sold, overbook, at, seal)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (pool, until) DO NOTHING",
+    )
+    .bind(closing.pool)
+    .bind(closing.until)
+    .bind(closing.version)
+    .bind(&closing.head)
+    .bind(closing.capacity)
+    .bind(closing.held)
+    .bind(closing.sold)
+    .bind(closing.overbook)
+    .bind(closing.at)
+    .bind(&closing.seal)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Drops the months of movements before `cut`; their names.
+pub(crate) async fn drop_movement_months(
+    db: &mut PgConnection,
+    cut: Timestamp,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT unnest(drop_movement_months($1))")
+        .bind(cut.to_sqlx())
+        .fetch_all(db)
+        .await
+}
+
+/// The database's time.
+pub(crate) async fn database_now(db: &mut PgConnection) -> Result<Timestamp, sqlx::Error> {
+    let now: jiff_sqlx::Timestamp = sqlx::query_scalar("SELECT clock_timestamp()")
+        .fetch_one(db)
+        .await?;
+    Ok(now.into())
 }

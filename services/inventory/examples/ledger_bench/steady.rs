@@ -58,6 +58,7 @@ async fn relay(field: &Field) -> anyhow::Result<Relay> {
         lease_secs: Duration::from_secs(4).as_secs(),
         account_max_holds: u32::MAX,
         live_max_holds: usize::MAX,
+        keep_movement_months: 0,
     };
     // Only the fold is taken of this service: its door and its writer never run.
     let context =

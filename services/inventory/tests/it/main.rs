@@ -6,6 +6,7 @@ use tonic::Code;
 use world::{World, line};
 
 mod audit;
+mod closing;
 mod standby;
 mod statements;
 mod world;
@@ -266,7 +267,7 @@ async fn the_run_time_role_can_change_nothing_that_was_written_into_the_books() 
     let rights: Vec<(String, String)> = sqlx::query_as(
         "SELECT table_name::text, privilege_type::text FROM information_schema.role_table_grants
          WHERE table_schema = 'inventory' AND grantee = 'inventory_app'
-           AND (table_name LIKE 'movement%' OR table_name IN ('checkpoint', 'request'))
+           AND (table_name LIKE 'movement%' OR table_name IN ('checkpoint', 'closing', 'request'))
            AND privilege_type NOT IN ('SELECT', 'INSERT')",
     )
     .fetch_all(&world.owner())
@@ -275,7 +276,7 @@ async fn the_run_time_role_can_change_nothing_that_was_written_into_the_books() 
     assert_eq!(rights, []);
     let owned: bool = sqlx::query_scalar(
         "SELECT count(*) = 3 AND bool_and(tableowner = 'inventory_owner') FROM pg_tables
-         WHERE schemaname = 'inventory' AND starts_with(tablename, 'movement_')",
+         WHERE schemaname = 'inventory' AND starts_with(tablename, 'movement_2')",
     )
     .fetch_one(&world.owner())
     .await

@@ -63,6 +63,7 @@ impl World {
             lease_secs: 4,
             account_max_holds: 50,
             live_max_holds: 10_000,
+            keep_movement_months: 0,
         };
         let hand = clock.clone();
         let service = holdfast_inventory::build(&settings, Arc::new(move |_| hand.now()), context)
@@ -120,6 +121,10 @@ impl World {
 
     pub(crate) fn admin_url(&self) -> String {
         self.db.admin_url()
+    }
+
+    pub(crate) fn app(&self) -> PgPool {
+        self.db.app()
     }
 
     /// What its processes seal heads with.
@@ -213,12 +218,21 @@ impl World {
     }
 
     pub(crate) async fn pools_at(&self, keys: &[&str], at: Timestamp) -> Vec<pb::Pool> {
+        let answer = self.ask_pools_at(keys, at).await;
+        answer.expect("peers may ask")
+    }
+
+    pub(crate) async fn ask_pools_at(
+        &self,
+        keys: &[&str],
+        at: Timestamp,
+    ) -> Result<Vec<pb::Pool>, Status> {
         let request = pb::GetPoolsRequest {
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             at: Some(wire::timestamp(at)),
         };
-        let answer = self.client().get_pools(self.seller(request)).await;
-        answer.expect("peers may ask").into_inner().pools
+        let answer = self.client().get_pools(self.seller(request)).await?;
+        Ok(answer.into_inner().pools)
     }
 
     /// Folds what batches changed, and says what it came to.
