@@ -20,7 +20,7 @@ use std::{
 use futures::{future::join_all, poll};
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -431,36 +431,6 @@ impl Model {
             pool.capacity_version,
         ]
     }
-
-    /// Everything that the database must show.
-    fn rows(&self) -> Rows {
-        Rows {
-            pools: self
-                .pools
-                .keys()
-                .map(|key| (key.to_string(), self.numbers(key)))
-                .collect(),
-            holds: self
-                .holds
-                .iter()
-                .map(|(id, hold)| {
-                    let row = HoldRow {
-                        state: self.state(hold),
-                        expires_at: hold.expires_at,
-                        epoch: hold.epoch,
-                        reference: hold.reference.to_string(),
-                        lines: hold
-                            .lines
-                            .iter()
-                            .map(|(key, line)| (key.to_string(), line.0, line.1))
-                            .collect(),
-                    };
-                    (id.uuid(), row)
-                })
-                .collect(),
-            requests: self.requests.keys().map(|id| id.uuid()).collect(),
-        }
-    }
 }
 
 /// An answer in the model's words.
@@ -498,21 +468,23 @@ impl From<Answer> for Said {
     }
 }
 
-/// What is in the database, in words that the model can be compared with.
-#[derive(Debug, PartialEq, Eq)]
+/// What is in the database of one run, as far as it was read.
+#[derive(Debug, Default)]
 struct Rows {
-    pools: BTreeMap<String, [i64; 5]>,
-    holds: BTreeMap<Uuid, HoldRow>,
-    requests: BTreeSet<Uuid>,
+    pools: BTreeMap<PoolKey, [i64; 5]>,
+    holds: BTreeMap<HoldId, HoldRow>,
+    requests: BTreeSet<RequestId>,
+    /// Every transaction before this one was over when it was read.
+    read_to: i64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct HoldRow {
     state: HoldState,
     expires_at: Timestamp,
     epoch: i64,
     reference: String,
-    lines: Vec<(String, i64, i64)>,
+    lines: Vec<(PoolKey, i64, i64)>,
 }
 
 /// id, state, end, epoch, reference, pools, units, units given back
@@ -527,68 +499,122 @@ type StoredHold = (
     Vec<i64>,
 );
 
-/// Reads the rows of one run: pools under its prefix, holds and requests by the ids it used.
-async fn read_rows(sql: &PgPool, prefix: &str, ids: &BTreeSet<Uuid>, now: Timestamp) -> Rows {
-    let ids: Vec<Uuid> = ids.iter().copied().collect();
-    let pools: Vec<(i32, String, i64, i64, i64, i64, i64)> = sqlx::query_as(
-        "SELECT id, key, capacity, held, sold, overbook, capacity_version FROM pool WHERE starts_with(key, $1)",
-    )
-    .bind(prefix)
-    .fetch_all(sql)
-    .await
-    .expect("pools can be read");
-    let holds: Vec<StoredHold> = sqlx::query_as(
-        "SELECT id, state, expires_at, epoch, reference, pools, units, returned FROM hold WHERE id = ANY($1)",
-    )
-    .bind(&ids)
-    .fetch_all(sql)
-    .await
-    .expect("holds can be read");
-    let requests: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM request WHERE id = ANY($1)")
+impl Rows {
+    /// Reads the pools under this prefix, and of holds and requests with these ids what was written since the last time:
+    /// of some hundred rows that is a handful, and reading all of them took most of the time of a run.
+    async fn read_on(&mut self, sql: &mut PgConnection, prefix: &str, ids: &BTreeSet<Uuid>) {
+        let ids: Vec<Uuid> = ids.iter().copied().collect();
+        let since = self.read_to;
+        self.read_to =
+            sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8")
+                .fetch_one(&mut *sql)
+                .await
+                .expect("every database counts transactions");
+        let pools: Vec<(i32, String, i64, i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT id, key, capacity, held, sold, overbook, capacity_version FROM pool
+             WHERE key >= $1 AND key < $1 || '~'",
+        )
+        .bind(prefix)
+        .fetch_all(&mut *sql)
+        .await
+        .expect("pools can be read");
+        let holds: Vec<StoredHold> = sqlx::query_as(
+            "SELECT id, state, expires_at, epoch, reference, pools, units, returned FROM hold
+             WHERE id = ANY($1) AND xmin::text::int8 >= $2",
+        )
         .bind(&ids)
-        .fetch_all(sql)
+        .bind(since)
+        .fetch_all(&mut *sql)
+        .await
+        .expect("holds can be read");
+        let requests: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT id FROM request WHERE id = ANY($1) AND xmin::text::int8 >= $2",
+        )
+        .bind(&ids)
+        .bind(since)
+        .fetch_all(&mut *sql)
         .await
         .expect("requests can be read");
-    let keys: BTreeMap<i32, &String> = pools.iter().map(|pool| (pool.0, &pool.1)).collect();
-    // Held on paper, until a batch writes the expiry down.
-    let mut unwritten: BTreeMap<i32, i64> = BTreeMap::new();
-    let mut hold_rows = BTreeMap::new();
-    for (id, state, expires_at, epoch, reference, on, units, returned) in holds {
-        let expires_at = Timestamp::from(expires_at);
-        let mut state = HoldState::from_code(state).expect("a state");
-        if state == HoldState::Live && now >= expires_at {
-            state = HoldState::Expired;
-            for (pool, units) in on.iter().zip(&units) {
-                *unwritten.entry(*pool).or_default() += units;
-            }
-        }
-        let lines = on
+        let keys: BTreeMap<i32, PoolKey> = pools
             .iter()
-            .zip(&units)
-            .enumerate()
-            .map(|(place, (pool, units))| {
+            .map(|pool| (pool.0, pool_key(&pool.1)))
+            .collect();
+        for (id, state, expires_at, epoch, reference, on, units, returned) in holds {
+            let lines = on.iter().zip(&units).enumerate();
+            let lines = lines.map(|(place, (pool, units))| {
                 let returned = returned.get(place).copied().unwrap_or(0);
                 (keys[pool].clone(), *units, returned)
             });
-        let row = HoldRow {
-            state,
-            expires_at,
-            epoch,
-            reference,
-            lines: lines.collect(),
-        };
-        hold_rows.insert(id, row);
-    }
-    Rows {
-        pools: pools
-            .iter()
-            .map(|(id, key, capacity, held, sold, overbook, version)| {
-                let held = held - unwritten.get(id).copied().unwrap_or(0);
-                (key.clone(), [*capacity, held, *sold, *overbook, *version])
+            let row = HoldRow {
+                state: HoldState::from_code(state).expect("a state"),
+                expires_at: expires_at.into(),
+                epoch,
+                reference,
+                lines: lines.collect(),
+            };
+            self.holds.insert(HoldId::new(id), row);
+        }
+        self.requests
+            .extend(requests.into_iter().map(RequestId::new));
+        self.pools = pools
+            .into_iter()
+            .map(|(id, _, capacity, held, sold, overbook, version)| {
+                let numbers = [capacity, held, sold, overbook, version];
+                (keys[&id].clone(), numbers)
             })
-            .collect(),
-        holds: hold_rows,
-        requests: requests.into_iter().collect(),
+            .collect();
+    }
+
+    /// Whether the rows are what the model says they must be.
+    fn agree_with(&self, model: &Model) -> bool {
+        let holds_agree = self.holds.len() == model.holds.len()
+            && self
+                .holds
+                .iter()
+                .zip(&model.holds)
+                .all(|((id, row), (modelled, hold))| id == modelled && row.is(hold, model));
+        holds_agree
+            && self.requests.iter().eq(model.requests.keys())
+            && self.pools.keys().eq(model.pools.keys())
+            && self.pools.iter().all(|(key, row)| {
+                let mut numbers = model.numbers(key);
+                // Held on paper, until a batch writes the expiry down.
+                numbers[1] += self.overdue(key, model.now);
+                *row == numbers
+            })
+    }
+
+    fn overdue(&self, key: &PoolKey, now: Timestamp) -> i64 {
+        let overdue = self
+            .holds
+            .values()
+            .filter(|row| row.state == HoldState::Live && now >= row.expires_at);
+        let lines = overdue.flat_map(|row| &row.lines);
+        lines
+            .filter(|(pool, ..)| pool == key)
+            .map(|(_, units, _)| units)
+            .sum()
+    }
+}
+
+impl HoldRow {
+    fn is(&self, hold: &ModelHold, model: &Model) -> bool {
+        let state = match self.state {
+            HoldState::Live if model.now >= self.expires_at => HoldState::Expired,
+            state => state,
+        };
+        state == model.state(hold)
+            && self.expires_at == hold.expires_at
+            && self.epoch == hold.epoch
+            && *self.reference == *hold.reference
+            && self.lines.len() == hold.lines.len()
+            && self
+                .lines
+                .iter()
+                .zip(&hold.lines)
+                .all(|((pool, units, returned), (key, line))| {
+                    pool == key && (*units, *returned) == *line
+                })
     }
 }
 
@@ -611,7 +637,7 @@ struct Event {
 /// What was done and not heard of is answered when it is decided again, as things then are: its effect may lie earlier.
 fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows, faults: Faults) -> Option<Model> {
     if let Some(simple) = explain_as_sent(model, writers)
-        && simple.rows() == *rows
+        && rows.agree_with(&simple)
     {
         return Some(simple);
     }
@@ -659,7 +685,7 @@ fn explain(model: &Model, writers: &[Vec<Event>], rows: &Rows, faults: Faults) -
     }
     reached[all as usize]
         .iter()
-        .find(|model| model.rows() == *rows)
+        .find(|model| rows.agree_with(model))
         .cloned()
 }
 
@@ -691,6 +717,8 @@ pub(super) struct Run<'a> {
     rules: Rules,
     faults: Faults,
     writers: Vec<Running>,
+    sql: PoolConnection<Postgres>,
+    rows: Rows,
 }
 
 /// What goes wrong in a run.
@@ -706,7 +734,7 @@ pub(super) enum Faults {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(world: &'a World, seed: u64, mut rules: Rules, faults: Faults) -> Self {
+    pub(super) async fn new(world: &'a World, seed: u64, mut rules: Rules, faults: Faults) -> Self {
         if faults == Faults::TwoWriters {
             rules.answers_at_once = |_, _| false;
         }
@@ -722,6 +750,8 @@ impl<'a> Run<'a> {
             rules,
             faults,
             writers: Vec::new(),
+            sql: world.sql().acquire().await.expect("a connection"),
+            rows: Rows::default(),
         }
     }
 
@@ -742,6 +772,9 @@ impl<'a> Run<'a> {
             let burst: usize = self.dice.random_range(1..=5);
             outcome = self.burst(burst).await;
             done += burst;
+        }
+        if outcome.is_ok() {
+            outcome = self.read_all().await;
         }
         for writer in self.writers.drain(..) {
             writer.stop().await;
@@ -853,15 +886,34 @@ impl<'a> Run<'a> {
                 answer: Some(answer),
             });
         }
-        let rows = read_rows(&self.world.sql(), &self.prefix, &self.ids, self.model.now).await;
-        self.model = explain(&self.model, &histories, &rows, self.faults).ok_or_else(|| {
+        self.rows
+            .read_on(&mut self.sql, &self.prefix, &self.ids)
+            .await;
+        let explained = explain(&self.model, &histories, &self.rows, self.faults);
+        self.model = explained.ok_or_else(|| {
             format!(
-                "no order explains these answers and rows: {}\nin the database: {rows:?}\nbefore: {:?}",
+                "no order explains these answers and rows: {}\nin the database: {:?}\nbefore: {:?}",
                 told(&self.model, &histories),
+                self.rows,
                 self.model
             )
         })?;
         Ok(())
+    }
+
+    /// Reads everything once more: what was taken away without a trace is in no row that was written.
+    async fn read_all(&mut self) -> Result<(), String> {
+        self.rows = Rows::default();
+        self.rows
+            .read_on(&mut self.sql, &self.prefix, &self.ids)
+            .await;
+        if self.rows.agree_with(&self.model) {
+            return Ok(());
+        }
+        let (rows, model) = (&self.rows, &self.model);
+        Err(format!(
+            "in the end the database has {rows:?}, and should have {model:?}"
+        ))
     }
 
     fn keys(&self) -> Vec<PoolKey> {
@@ -1122,7 +1174,7 @@ async fn the_ledger_means_what_the_model_means() {
                         4 => Faults::TwoWriters,
                         _ => Faults::OneWriter,
                     };
-                    let run = Run::new(&world, seed, Rules::default(), faults);
+                    let run = Run::new(&world, seed, Rules::default(), faults).await;
                     run.go(OPERATIONS)
                         .await
                         .unwrap_or_else(|error| panic!("{error}"));

@@ -210,7 +210,7 @@ async fn holds_reloaded_before_pools_hide_a_dead_hold_under_a_current_pool() {
 async fn the_model_agrees(rules: Rules) -> bool {
     let world = World::without_writer().await;
     for seed in 0..4 {
-        let run = Run::new(&world, seed, rules.clone(), Faults::None);
+        let run = Run::new(&world, seed, rules.clone(), Faults::None).await;
         if run.go(200).await.is_err() {
             return false;
         }
