@@ -29,8 +29,8 @@ use super::{
     world::{Running, Terms, World, basket, pool_key},
 };
 use crate::domain::{
-    Adjust, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint, Hold,
-    HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+    Adjust, Basket, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint,
+    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
 };
 
 const SEEDS: u64 = 200;
@@ -187,7 +187,7 @@ impl Model {
             state: HoldState::Live,
             expires_at: self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short"),
             account: ask.account.clone(),
-            reference: Name::from(""),
+            reference: ask.reference.clone(),
             epoch: ask.epoch.unwrap_or(0),
             lines: lines
                 .into_iter()
@@ -945,6 +945,13 @@ impl<'a> Run<'a> {
         request
     }
 
+    fn draw_reference(&mut self) -> Name {
+        match self.dice.random_range(0..4) {
+            0 => Name::default(),
+            number => Name::from(format!("ord_{number}")),
+        }
+    }
+
     fn draw_new(&mut self) -> Request {
         let actor = Name::from("usr_model");
         let ttl = Duration::from_secs(*[1, 60, 300, 600].choose(&mut self.dice).expect("some"));
@@ -967,10 +974,6 @@ impl<'a> Run<'a> {
                         }
                     })
                     .collect();
-                let lines: Vec<(&str, i64)> = lines
-                    .iter()
-                    .map(|line| (line.pool.as_str(), line.units))
-                    .collect();
                 Request::Reserve(Reserve {
                     request: RequestId::new(hold.uuid()),
                     account: self
@@ -978,9 +981,9 @@ impl<'a> Run<'a> {
                         .random_ratio(1, 2)
                         .then(|| Name::from(self.prefix.as_str())),
                     actor,
-                    basket: basket(&lines),
+                    basket: Basket::new(lines).expect("a basket"),
                     ttl,
-                    reference: Name::default(),
+                    reference: self.draw_reference(),
                     epoch,
                 })
             }
@@ -990,7 +993,7 @@ impl<'a> Run<'a> {
             }
             50..54 => {
                 let hold = self.draw_hold(20);
-                let reference = Name::from(format!("ord_{}", self.dice.random_range(0..3)));
+                let reference = self.draw_reference();
                 Request::Bind(Bind { hold, reference })
             }
             54..70 => {
