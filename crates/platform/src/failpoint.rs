@@ -12,15 +12,20 @@
 //! | `kill` | ends the process as `kill -9` does |
 //! | `error` | returns [`Injected`], which the service treats as a transient fault |
 //! | `pause:FILE` | makes FILE, to say that it is here, and goes on when FILE is gone |
+//! | `note:FILE` | adds the point's name to FILE, a line for each hit |
 //!
 //! Every hit acts, or with `@once` the first, or with `@nth(N)` the Nth.
+//!
+//! `HOLDFAST_FAILPOINTS=@FILE` arms what FILE says at the moment of each hit, and nothing while there is no FILE: so a
+//! test chooses the moment of a life from which a point is deadly.
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -32,7 +37,7 @@ pub const ENVIRONMENT: &str = "HOLDFAST_FAILPOINTS";
 /// How often a pause looks for its file.
 const PAUSE_POLL_MILLIS: u64 = 5;
 
-static ARMED: OnceLock<Failpoints> = OnceLock::new();
+static ARMED: OnceLock<Arming> = OnceLock::new();
 
 /// The fault that the action `error` injects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,16 +56,34 @@ pub enum FailpointError {
         known: String,
     },
     /// An entry that cannot be read.
-    #[error("failpoint {0:?}: want NAME=kill|error|pause:FILE, then maybe @once or @nth(N)")]
+    #[error(
+        "failpoint {0:?}: want NAME=kill|error|pause:FILE|note:FILE, then maybe @once or @nth(N)"
+    )]
     Malformed(String),
     /// The process has armed its points before.
     #[error("failpoints are armed once, when the process starts")]
     Twice,
 }
 
-/// Armed points. A process has one set, that of [`arm`].
+/// A set of armed points.
 #[derive(Debug)]
 pub struct Failpoints(HashMap<String, Failpoint>);
+
+/// How the points of this process are armed.
+#[derive(Debug)]
+enum Arming {
+    ForLife(Failpoints),
+    ByFile(ByFile),
+}
+
+/// Points that a file names as long as it does.
+#[derive(Debug)]
+struct ByFile {
+    file: PathBuf,
+    known: Vec<String>,
+    /// What it said last, and the points of that, which count their hits.
+    last: Mutex<(String, Arc<Failpoints>)>,
+}
 
 #[derive(Debug)]
 struct Failpoint {
@@ -75,13 +98,15 @@ enum Action {
     Kill,
     Error,
     Pause(PathBuf),
+    Note(PathBuf),
 }
 
 /// Passes the point `name`: at once and with `Ok`, unless the point is armed.
 pub async fn hit(name: &'static str) -> Result<(), Injected> {
     match ARMED.get() {
         None => Ok(()),
-        Some(armed) => armed.hit(name).await,
+        Some(Arming::ForLife(points)) => points.hit(name).await,
+        Some(Arming::ByFile(file)) => file.points().hit(name).await,
     }
 }
 
@@ -96,15 +121,20 @@ pub fn arm<'a>(known: impl IntoIterator<Item = &'a str>) -> Result<(), Failpoint
     let Ok(text) = std::env::var(ENVIRONMENT) else {
         return Ok(());
     };
-    let armed = Failpoints::parse(&text, known)?;
-    if armed.0.is_empty() {
-        return Ok(());
-    }
+    let arming = if let Some(file) = text.strip_prefix('@') {
+        Arming::ByFile(ByFile::new(file, known))
+    } else {
+        let points = Failpoints::parse(&text, known)?;
+        if points.0.is_empty() {
+            return Ok(());
+        }
+        Arming::ForLife(points)
+    };
     tracing::warn!(
         points = text,
         "failpoints are armed: this process fails on purpose"
     );
-    ARMED.set(armed).map_err(|_| FailpointError::Twice)
+    ARMED.set(arming).map_err(|_| FailpointError::Twice)
 }
 
 impl Failpoints {
@@ -150,7 +180,38 @@ impl Failpoints {
                 pause(file).await;
                 Ok(())
             }
+            Action::Note(file) => {
+                if let Err(error) = note(file, name) {
+                    tracing::error!(file = %file.display(), %error, "failpoint cannot note");
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+impl ByFile {
+    fn new<'a>(file: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            file: file.into(),
+            known: known.into_iter().map(str::to_owned).collect(),
+            last: Mutex::new((String::new(), Arc::new(Failpoints(HashMap::new())))),
+        }
+    }
+
+    /// The points that the file names now. What makes no sense arms nothing.
+    fn points(&self) -> Arc<Failpoints> {
+        let said = fs::read_to_string(&self.file).unwrap_or_default();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if said != last.0 {
+            let points = Failpoints::parse(&said, self.known.iter().map(String::as_str));
+            let points = points.unwrap_or_else(|error| {
+                tracing::error!(file = %self.file.display(), %error, "failpoints are not armed");
+                Failpoints(HashMap::new())
+            });
+            *last = (said, Arc::new(points));
+        }
+        last.1.clone()
     }
 }
 
@@ -167,12 +228,11 @@ impl Failpoint {
         let action = match action {
             "kill" => Action::Kill,
             "error" => Action::Error,
-            _ => Action::Pause(
-                action
-                    .strip_prefix("pause:")
-                    .filter(|f| !f.is_empty())?
-                    .into(),
-            ),
+            _ => match action.split_once(':')? {
+                ("pause", file) if !file.is_empty() => Action::Pause(file.into()),
+                ("note", file) if !file.is_empty() => Action::Note(file.into()),
+                _ => return None,
+            },
         };
         Some(Self {
             action,
@@ -188,6 +248,12 @@ fn kill_this_process() -> ! {
     // It cannot fail for the process itself; if it did, an abort is as sudden.
     let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
     std::process::abort()
+}
+
+/// One write a line, so that lines of several hits at once do not mix.
+fn note(file: &Path, name: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+    file.write_all(format!("{name}\n").as_bytes())
 }
 
 async fn pause(file: &Path) {
@@ -251,6 +317,36 @@ mod tests {
         assert!(!file.exists(), "the second hit does not pause");
     }
 
+    #[tokio::test]
+    async fn a_note_says_each_time_that_the_point_was_passed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("passed");
+        let text = format!("orders.recorded=note:{}", file.display());
+        let points = Failpoints::parse(&text, KNOWN).expect("a note");
+        assert_eq!(outcomes(&points, 2).await, [false, false]);
+        let noted = fs::read_to_string(&file).expect("it is there");
+        assert_eq!(noted, "orders.recorded\norders.recorded\n");
+    }
+
+    #[tokio::test]
+    async fn a_file_arms_its_points_from_when_it_names_them_until_it_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("armed");
+        let by_file = ByFile::new(&file.display().to_string(), KNOWN);
+        let injected = async || by_file.points().hit("orders.recorded").await.is_err();
+        assert!(!injected().await, "there is no file");
+        fs::write(&file, "orders.recorded=error@nth(2)").expect("written");
+        assert_eq!([injected().await, injected().await], [false, true]);
+        fs::write(&file, "payments.captured=error").expect("written");
+        assert!(!injected().await, "it names another point");
+        fs::write(&file, "orders.recoded=error").expect("written");
+        assert!(!injected().await, "it makes no sense");
+        fs::write(&file, "orders.recorded=error").expect("written");
+        assert!(injected().await);
+        fs::remove_file(&file).expect("it is there");
+        assert!(!injected().await, "it is gone");
+    }
+
     #[test]
     fn unknown_points_are_refused_with_the_known_ones() {
         let refused = Failpoints::parse("orders.recoded=kill", KNOWN).expect_err("misspelt");
@@ -266,6 +362,7 @@ mod tests {
             "",
             "die",
             "pause:",
+            "note:",
             "error@",
             "error@twice",
             "error@nth(0)",
