@@ -62,6 +62,7 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/orders/{id}/events", Audience::User),
     ("POST", "/v1/orders/{id}/cancel", Audience::User),
     ("POST", "/v1/orders/{id}/refunds", Audience::Staff),
+    ("POST", "/v1/orders/{id}/resume", Audience::Staff),
     ("GET", "/v1/payment-methods", Audience::User),
     ("POST", "/v1/payment-methods", Audience::User),
     ("GET", "/v1/payments/{id}", Audience::User),

@@ -3,6 +3,7 @@
 mod cancel;
 mod place;
 mod refund;
+mod resume;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ pub const ACCESS: AccessTable = &[
     ("ListOrderEvents", Access::User),
     ("CancelOrder", Access::User),
     ("RefundOrder", Access::Staff),
+    ("ResumeOrder", Access::Staff),
 ];
 
 const FINGERPRINT_MAX_BYTES: usize = 64;
@@ -197,6 +199,19 @@ impl OrdersService for Api {
         let caller = Caller::of(&request)?;
         let order = self.refund(&caller, request.into_inner()).await?;
         Ok(Response::new(pb::RefundOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
+    /// Sets an order going again that needs attention.
+    async fn resume_order(
+        &self,
+        request: Request<pb::ResumeOrderRequest>,
+    ) -> Result<Response<pb::ResumeOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let wish = resume::ResumeOrder::parse(request.into_inner())?;
+        let order = self.resume(&caller, wish).await?;
+        Ok(Response::new(pb::ResumeOrderResponse {
             order: Some(encode(order)?),
         }))
     }

@@ -15,8 +15,9 @@
 mod command;
 mod turn;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
+use futures::FutureExt as _;
 use holdfast_platform::{failpoint, fault::Fault, service::Context};
 use holdfast_proto::{
     inventory::v1 as ledger,
@@ -194,7 +195,10 @@ impl Run {
     ///
     /// Fails only while nothing is recorded; after that a failure is saved, and a worker tries again.
     pub(crate) async fn run(mut self) -> Result<Reached, OrdersError> {
-        match self.go().await {
+        // A turn that panics is a step that failed: it is put off, and raised in the end, as any other. What it had in
+        // mind when it panicked is no worse than what one that stops half-way has.
+        let turn = AssertUnwindSafe(self.go()).catch_unwind().await;
+        match turn.unwrap_or_else(|panic| Err(Stop::Failed(panicked(&*panic)))) {
             Ok(()) => Ok(Reached::Rest(Box::new(self.order))),
             Err(Stop::Lost) => Ok(Reached::OnItsWay),
             Err(Stop::Refused(error)) => Err(error),
@@ -207,15 +211,12 @@ impl Run {
     }
 
     async fn go(&mut self) -> Result<(), Stop> {
-        if self.order.status == Status::NeedsAttention {
-            self.saga.failures = 0;
-        }
         if self.saga.phase == Phase::Done && self.saga.open_refunds == 0 {
-            if !self.order.status.is_given_up() {
+            let Some(given_up) = self.given_up() else {
                 // Woken by what came while the last turn ended.
                 return self.rest(Due::Woken).await;
-            }
-            self.reopen().await?;
+            };
+            self.reopen(given_up).await?;
         }
         if self.saga.phase == Phase::Forward {
             self.forward().await?;
@@ -562,6 +563,13 @@ impl Run {
         })?;
         Ok(Undone::Done)
     }
+}
+
+/// What a panic says, where it says anything.
+fn panicked(panic: &(dyn Any + Send)) -> OrdersError {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+    OrdersError::Panicked(said.unwrap_or("without a word").to_owned())
 }
 
 impl From<OrdersError> for Stop {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::error::OrdersError;
 
@@ -77,6 +78,7 @@ pub const MOVES: &[(Status, &str, Status)] = {
         (Cancelled, STUCK, NeedsAttention),
         (Expired, STUCK, NeedsAttention),
         (PaymentFailed, STUCK, NeedsAttention),
+        (NeedsAttention, "set going by people", NeedsAttention),
         (NeedsAttention, RESUMED, AwaitingPayment),
         (NeedsAttention, RESUMED, Paid),
         (NeedsAttention, RESUMED, Confirmed),
@@ -178,6 +180,17 @@ pub(crate) struct Refund {
     pub(crate) requested_by: Option<Id<id::User>>,
     pub(crate) state: RefundState,
     pub(crate) created_at: Timestamp,
+}
+
+/// Somebody's wish that a stuck order be tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resumption {
+    pub(crate) request: Uuid,
+    pub(crate) order: Id<id::Order>,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) by: Id<id::User>,
+    pub(crate) reason: String,
+    pub(crate) at: Timestamp,
 }
 
 /// How far a refund is.

@@ -41,6 +41,11 @@ pub(crate) enum OrdersError {
     PaymentDeclined { order: Id<id::Order> },
     #[error("an order that is {from} cannot become {to}")]
     InvalidTransition { from: Status, to: Status },
+    #[error(
+        "an order that is {from} cannot be resumed, only one that is {}",
+        Status::NeedsAttention
+    )]
+    NotStuck { from: Status },
     #[error("this idempotency key was used for another request")]
     KeyReused,
     #[error("the order has no item {0}")]
@@ -53,6 +58,8 @@ pub(crate) enum OrdersError {
     Unreadable(String),
     #[error("a peer answered what it must not: {0}")]
     Nonsense(String),
+    #[error("a turn panicked: {0}")]
+    Panicked(String),
     #[error(transparent)]
     Peer(Box<Fault>),
     #[error(transparent)]
@@ -130,6 +137,9 @@ impl From<OrdersError> for Fault {
                     .with("from", from)
                     .with("to", to)
             }
+            OrdersError::NotStuck { from } => Fault::new(Conflict, "INVALID_TRANSITION", text)
+                .with("from", from)
+                .with("to", "resumed"),
             OrdersError::KeyReused => Fault::new(Invalid, "IDEMPOTENCY_KEY_REUSED", text),
             OrdersError::UnknownItem(sku) => {
                 Fault::new(Invalid, "UNKNOWN_ITEM", text).item([("sku", Value::from(sku.as_str()))])
@@ -149,7 +159,9 @@ impl From<OrdersError> for Fault {
                     .with("left", left.amount)
                     .with("currency", left.currency)
             }
-            OrdersError::Unreadable(_) | OrdersError::Nonsense(_) => Fault::internal(error),
+            OrdersError::Unreadable(_) | OrdersError::Nonsense(_) | OrdersError::Panicked(_) => {
+                Fault::internal(error)
+            }
             OrdersError::Peer(fault) => *fault,
             OrdersError::Injected(_) => Fault::unavailable(error),
             OrdersError::Database(error) => Fault::from(error),

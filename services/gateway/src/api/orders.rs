@@ -38,6 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(list_order_events))
         .routes(routes!(cancel_order))
         .routes(routes!(refund_order))
+        .routes(routes!(resume_order))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -67,6 +68,14 @@ struct NewItem {
 #[serde(deny_unknown_fields)]
 struct Cancellation {
     /// Up to 256 characters.
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Resumption {
+    /// What was done about it; up to 256 characters, kept in the order's history.
     #[serde(default)]
     reason: String,
 }
@@ -303,6 +312,30 @@ async fn refund_order(
         let answer = orders.refund_order(request).await?.into_inner();
         let order = order(answer.order)?;
         Ok(Reply::created(&order, &format!("/v1/orders/{}", order.id)))
+    };
+    gateway.replies.once(once, effect).await
+}
+
+/// Sets an order going again that `needs_attention`, once what held it up was seen to.
+#[utoipa::path(post, path = "/v1/orders/{id}/resume", tag = "orders", request_body = Option<Resumption>,
+    params(("id" = String, Path), ("idempotency-key" = String, Header)), responses((status = 200, body = Order)))]
+async fn resume_order(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(order_id): Path<String>,
+    Keyed { body, once }: Keyed<Resumption>,
+) -> Answer {
+    let mut request = caller.request(pb::ResumeOrderRequest {
+        request_id: once.request_id.to_string(),
+        fingerprint: once.fingerprint(),
+        order_id,
+        reason: body.reason,
+    });
+    request.set_timeout(PURCHASE_DEADLINE);
+    let mut orders = gateway.peers.orders.clone();
+    let effect = async move {
+        let answer = orders.resume_order(request).await?.into_inner();
+        Ok(Reply::ok(&order(answer.order)?))
     };
     gateway.replies.once(once, effect).await
 }

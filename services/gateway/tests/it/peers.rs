@@ -58,6 +58,7 @@ scripted_peer! {
         list_order_events(orders::ListOrderEventsRequest) -> orders::ListOrderEventsResponse;
         cancel_order(orders::CancelOrderRequest) -> orders::CancelOrderResponse;
         refund_order(orders::RefundOrderRequest) -> orders::RefundOrderResponse;
+        resume_order(orders::ResumeOrderRequest) -> orders::ResumeOrderResponse;
     }
 }
 

@@ -616,7 +616,7 @@ async fn orders_are_listed_and_read_with_their_history() {
 }
 
 #[tokio::test]
-async fn orders_are_cancelled_and_refunded() {
+async fn orders_are_cancelled_refunded_and_resumed() {
     let world = World::new().await;
     let staff = world.somebody(Role::Staff);
     world
@@ -675,6 +675,26 @@ async fn orders_are_cancelled_and_refunded() {
         .send(&both)
         .await;
     assert_eq!(told.json()["errors"][0]["field"], "amount");
+
+    let resumed = orders::ResumeOrderResponse {
+        order: Some(confirmed("1")),
+    };
+    world.orders.resume_order.then(Ok(resumed));
+    let told = world
+        .post("/v1/orders/ord_1/resume")
+        .by(&staff)
+        .key("resume")
+        .send(&json!({"reason": "the warehouse is back"}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), &told.json()["status"]),
+        (200, &json!("confirmed"))
+    );
+    let asked = world.orders.resume_order.asked().remove(0);
+    assert_eq!(
+        (asked.order_id.as_str(), asked.reason.as_str()),
+        ("ord_1", "the warehouse is back")
+    );
 }
 
 fn payment(

@@ -113,14 +113,13 @@ impl Run {
     /// | captured | units taken again, else given back | given back |
     /// | given back | refunded | refunded |
     /// | anything else | as it was | as it was |
-    pub(super) async fn reopen(&mut self) -> Result<(), Stop> {
+    pub(super) async fn reopen(&mut self, given_up: Status) -> Result<(), Stop> {
         self.step = "reopen";
         if self.order.payment.is_none() {
-            return self.rest(Due::Woken).await;
+            return self.leave(given_up).await;
         }
         let payment = self.ask_payment().await.map_err(stop)?;
         self.note_payment(payment);
-        let given_up = self.order.status;
         let unwanted = given_up == Status::Cancelled || self.saga.cancel.is_some();
         let phase = match self.payment_status() {
             PaymentStatus::Authorized | PaymentStatus::Captured if !unwanted => Phase::Forward,
@@ -134,7 +133,7 @@ impl Run {
             | PaymentStatus::Failed
             | PaymentStatus::Voided
             | PaymentStatus::Expired
-            | PaymentStatus::Unspecified => return self.rest(Due::Woken).await,
+            | PaymentStatus::Unspecified => return self.leave(given_up).await,
         };
         self.saga.phase = phase;
         self.saga.ending = Some(given_up);
@@ -145,6 +144,25 @@ impl Run {
             self.saga.hold_attempt += 1;
         }
         Ok(())
+    }
+
+    /// Leaves a given-up order as it was, also one that needed attention meanwhile.
+    async fn leave(&mut self, given_up: Status) -> Result<(), Stop> {
+        if self.order.status == given_up {
+            return self.rest(Due::Woken).await;
+        }
+        self.saga.ending = Some(given_up);
+        "there is no money to look after".clone_into(&mut self.saga.ending_reason);
+        self.end().await
+    }
+
+    /// The status in which this order was given up, if it was; a stuck one keeps it as its saga's ending.
+    pub(super) fn given_up(&self) -> Option<Status> {
+        let stood = match self.order.status {
+            Status::NeedsAttention => self.saga.ending?,
+            status => status,
+        };
+        stood.is_given_up().then_some(stood)
     }
 
     pub(super) async fn wait_for_payment(&mut self) -> Result<Next, Stop> {
@@ -251,6 +269,9 @@ impl Run {
         parked_at: Option<Timestamp>,
     ) -> Result<(), Stop> {
         let now = self.now();
+        if parked_at.is_some() && self.saga.phase == Phase::Done {
+            self.saga.ending = self.given_up();
+        }
         let mut tx = self.begin().await?;
         if !store::save_saga(&mut tx, &self.saga, due, false, now).await? {
             return Err(Stop::Lost);

@@ -23,6 +23,8 @@ pub(crate) enum Break {
     Paused,
     /// It waits until the test says go on, and then reaches the peer.
     PausedOnTheWay,
+    /// The peer does it, and the answer waits until the test says go on, and is then lost.
+    PausedAndLost,
 }
 
 #[derive(Clone, Default)]
@@ -111,6 +113,11 @@ impl Line {
                 let answer = act();
                 self.pause().await;
                 answer.map(Response::new)
+            }
+            Some(Break::PausedAndLost) => {
+                act()?;
+                self.pause().await;
+                Err(gone())
             }
             Some(Break::PausedOnTheWay) => {
                 self.pause().await;

@@ -7,6 +7,8 @@ mod ledger;
 mod line;
 mod reading;
 mod statements;
+mod stuck;
+mod taken_over;
 mod till;
 mod waiting;
 mod world;

@@ -202,8 +202,8 @@ async fn an_order_expires_by_its_own_look_when_the_news_of_its_hold_is_lost() {
 #[tokio::test]
 async fn money_captured_late_confirms_an_expired_order_whose_units_are_still_free() {
     for late in [PaymentStatus::Captured, PaymentStatus::Authorized] {
-        let world = expired_with_unknown_outcome().await;
-        let order = order_of(KEY);
+        let world = World::answering_within(50).await;
+        let order = world.expired_with_unknown_outcome().await;
         world.provider_says(&order, late).await;
         world.becomes(&order, OrderStatus::Confirmed).await;
         world.rests().await;
@@ -217,8 +217,8 @@ async fn money_captured_late_confirms_an_expired_order_whose_units_are_still_fre
 
 #[tokio::test]
 async fn money_captured_late_for_units_sold_to_another_goes_back_in_full() {
-    let world = expired_with_unknown_outcome().await;
-    let order = order_of(KEY);
+    let world = World::answering_within(50).await;
+    let order = world.expired_with_unknown_outcome().await;
     world.ledger.sell("TSHIRT", 9);
     world.provider_says(&order, PaymentStatus::Captured).await;
     let refunded = world.becomes(&order, OrderStatus::Refunded).await;
@@ -234,8 +234,8 @@ async fn money_captured_late_for_units_sold_to_another_goes_back_in_full() {
 
 #[tokio::test]
 async fn money_authorized_late_for_units_sold_to_another_is_let_go_and_the_order_stays_expired() {
-    let world = expired_with_unknown_outcome().await;
-    let order = order_of(KEY);
+    let world = World::answering_within(50).await;
+    let order = world.expired_with_unknown_outcome().await;
     world.ledger.sell("TSHIRT", 9);
     world.provider_says(&order, PaymentStatus::Authorized).await;
     world
@@ -293,8 +293,8 @@ async fn a_payment_that_failed_and_then_succeeded_for_units_sold_to_another_goes
 
 #[tokio::test]
 async fn the_late_truth_told_twice_is_told_once() {
-    let world = expired_with_unknown_outcome().await;
-    let order = order_of(KEY);
+    let world = World::answering_within(50).await;
+    let order = world.expired_with_unknown_outcome().await;
     world.provider_says(&order, PaymentStatus::Captured).await;
     world.becomes(&order, OrderStatus::Confirmed).await;
     world
@@ -318,22 +318,6 @@ async fn a_slow_provider_is_told_of_as_waiting_while_the_call_goes_on() {
     world.becomes(&order.id, OrderStatus::Confirmed).await;
     world.rests().await;
     world.is_sound().await;
-}
-
-const KEY: &str = "7d2e8a4c-2f65-8b1e-9a3d-0c1b2a394857";
-
-/// Two shirts, whose payment nobody knew of when the hold ran out.
-async fn expired_with_unknown_outcome() -> World {
-    let world = World::answering_within(50).await;
-    let order = world
-        .buy_again(KEY, &[("TSHIRT", 2)], "timeout")
-        .await
-        .expect("on its way");
-    world.becomes(&order.id, OrderStatus::AwaitingPayment).await;
-    world.hold_expires(&order.id).await;
-    world.becomes(&order.id, OrderStatus::Expired).await;
-    world.rests().await;
-    world
 }
 
 fn hold_of(order: &str) -> String {

@@ -206,6 +206,17 @@ impl World {
         self.becomes(&order_of(&key), status).await.id
     }
 
+    /// An order of two shirts that expired, while nobody knew what came of its payment.
+    pub(crate) async fn expired_with_unknown_outcome(&self) -> String {
+        let order = self
+            .bought(&[("TSHIRT", 2)], "timeout", OrderStatus::AwaitingPayment)
+            .await;
+        self.hold_expires(&order).await;
+        self.becomes(&order, OrderStatus::Expired).await;
+        self.rests().await;
+        order
+    }
+
     pub(crate) async fn order(&self, order: &str) -> pb::Order {
         let request = self.staff.ask(pb::GetOrderRequest {
             order_id: order.to_owned(),
@@ -216,6 +227,11 @@ impl World {
             .spawn(async move { client.get_order(request).await });
         let answer = answer.await.expect("it lives").expect("an order");
         answer.into_inner().order.expect("set")
+    }
+
+    /// Tokens do not live as long as some tests let pass.
+    pub(crate) fn staff_log_in_again(&mut self) {
+        self.staff = self.realm.somebody(Role::Staff);
     }
 
     pub(crate) async fn find(&self, order: &str) -> Option<pb::Order> {
@@ -297,6 +313,27 @@ impl World {
             let answer = client.refund_order(request).await?;
             Ok(answer.into_inner().order.expect("set"))
         })
+    }
+
+    pub(crate) async fn resume(
+        &self,
+        key: &str,
+        order: &str,
+        reason: &str,
+    ) -> Result<pb::Order, Status> {
+        let mut request = self.staff.ask(pb::ResumeOrderRequest {
+            request_id: key.to_owned(),
+            fingerprint: fingerprint(reason).into(),
+            order_id: order.to_owned(),
+            reason: reason.to_owned(),
+        });
+        request.set_timeout(Duration::from_secs(PURCHASE_DEADLINE_SECS));
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.resume_order(request).await });
+        let answer = answer.await.expect("it lives")?;
+        Ok(answer.into_inner().order.expect("set"))
     }
 
     /// Waits until the order is in that status, while a little time passes at each look.
