@@ -11,11 +11,7 @@ use crate::{
 
 #[tokio::test]
 async fn cancelling_an_order_that_waits_for_its_customer_frees_the_units_and_ends_the_payment() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     let cancelled = world.cancel(&order.id).await.expect("cancelled");
     assert_eq!(cancelled.status(), OrderStatus::Cancelled);
     assert_eq!(world.till.status(&order.id), PaymentStatus::Voided);
@@ -25,8 +21,7 @@ async fn cancelling_an_order_that_waits_for_its_customer_frees_the_units_and_end
 
 #[tokio::test]
 async fn cancelling_a_captured_order_ends_refunded_with_the_units_back_in_stock() {
-    let world = World::new().await;
-    let order = world.buy(&[("TSHIRT", 2)], "ok").await.expect("bought");
+    let (world, order) = World::where_bought("ok").await;
     let key = new_key();
     for _ in 0..2 {
         let refunded = world
@@ -52,11 +47,7 @@ async fn cancelling_a_captured_order_ends_refunded_with_the_units_back_in_stock(
 
 #[tokio::test]
 async fn cancelling_twice_is_cancelling_once_and_another_body_under_the_same_key_is_refused() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     let key = new_key();
     let first = world
         .cancel_again(&key, &order.id, "a")

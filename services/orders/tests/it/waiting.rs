@@ -9,11 +9,7 @@ use crate::{
 
 #[tokio::test]
 async fn an_order_whose_customer_must_act_says_so_and_is_confirmed_once_they_did() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     assert_eq!(order.status(), OrderStatus::AwaitingPayment);
     assert_eq!(order.payment_status, "requires_action");
     assert!(
@@ -41,11 +37,7 @@ async fn an_order_whose_customer_must_act_says_so_and_is_confirmed_once_they_did
 
 #[tokio::test]
 async fn the_hold_is_extended_once_when_the_customer_must_act() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     world.pass(HOLD_SECS + 30);
     assert_eq!(
         world.ledger.pool("TSHIRT").held,
@@ -72,11 +64,7 @@ async fn the_hold_is_extended_once_when_the_customer_must_act() {
 
 #[tokio::test]
 async fn a_customer_who_fails_the_challenge_gets_no_order_and_the_units_are_free() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     world.provider_says(&order.id, PaymentStatus::Failed).await;
     world.becomes(&order.id, OrderStatus::PaymentFailed).await;
     world.rests().await;
@@ -174,11 +162,7 @@ async fn money_that_can_only_be_taken_at_once_buys_as_well() {
 
 #[tokio::test]
 async fn an_order_nobody_paid_for_expires_with_its_hold() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     world.hold_expires(&order.id).await;
     world.becomes(&order.id, OrderStatus::Expired).await;
     world.rests().await;
@@ -188,11 +172,7 @@ async fn an_order_nobody_paid_for_expires_with_its_hold() {
 
 #[tokio::test]
 async fn an_order_expires_by_its_own_look_when_the_news_of_its_hold_is_lost() {
-    let world = World::new().await;
-    let order = world
-        .buy(&[("TSHIRT", 2)], "challenge")
-        .await
-        .expect("on its way");
+    let (world, order) = World::where_bought("challenge").await;
     world.pass(HOLD_SECS + 100);
     world.becomes(&order.id, OrderStatus::Expired).await;
     world.rests().await;

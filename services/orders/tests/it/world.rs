@@ -105,6 +105,13 @@ impl World {
         Self::with("answer_millis", answer_millis).await
     }
 
+    /// With an order of two shirts, bought with that token, as far as it came at once.
+    pub(crate) async fn where_bought(token: &str) -> (Self, pb::Order) {
+        let world = Self::new().await;
+        let order = world.buy(&[("TSHIRT", 2)], token).await;
+        (world, order.expect("an order"))
+    }
+
     /// With another value for a setting.
     pub(crate) async fn with(key: &'static str, value: u64) -> Self {
         let db = TestDatabase::create("orders", &holdfast_orders::MIGRATOR).await;

@@ -58,9 +58,7 @@ async fn ten_authorizations_and_captures_at_once_make_one_payment_and_one_charge
 
 #[tokio::test]
 async fn a_purchase_cannot_be_paid_a_second_time_in_another_way() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_ok").await;
     let refused = world
         .authorize_as(&purchase, card("sandbox_ok"), 1251, 1)
         .await
@@ -76,9 +74,7 @@ async fn a_purchase_cannot_be_paid_a_second_time_in_another_way() {
 
 #[tokio::test]
 async fn an_authorized_payment_is_voided_once_and_cannot_be_captured_afterwards() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_ok").await;
     for _ in 0..2 {
         let voided = world.void(&purchase).await.expect("ok").expect("a payment");
         assert_eq!(voided.status(), PaymentStatus::Voided);
@@ -153,9 +149,7 @@ async fn a_void_and_an_authorization_at_once_leave_no_money_reserved() {
 /// R13, R14: the worker that was replaced.
 #[tokio::test]
 async fn a_worker_that_was_replaced_can_do_nothing_any_more() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_ok").await;
     // The replacement shows itself by its first command, here a capture whose outcome it does not hear.
     world
         .authorize_as(&purchase, card("sandbox_ok"), 1250, 3)

@@ -122,9 +122,7 @@ async fn a_void_whose_answer_is_lost_is_promised_and_kept() {
 
 #[tokio::test]
 async fn a_void_that_finds_the_money_taken_gives_it_back() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_ok").await;
     world.line.breaks("capture", Break::Crash);
     world.capture(&purchase).await.expect_err("killed");
     let payment = world.void(&purchase).await.expect("ok").expect("a payment");
@@ -135,12 +133,7 @@ async fn a_void_that_finds_the_money_taken_gives_it_back() {
 
 #[tokio::test]
 async fn a_void_while_the_authorization_is_under_way_undoes_it_once_it_is_known() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world
-        .authorize(&purchase, "sandbox_late_ok")
-        .await
-        .expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_late_ok").await;
     let payment = world.void(&purchase).await.expect("ok").expect("a payment");
     assert_eq!(payment.status(), PaymentStatus::Processing);
     world.pass(HOLD_SECS);
@@ -154,12 +147,7 @@ async fn a_void_while_the_authorization_is_under_way_undoes_it_once_it_is_known(
 /// R30: the refund waits for the capture.
 #[tokio::test]
 async fn a_refund_while_the_capture_is_unknown_waits_for_it() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world
-        .authorize(&purchase, "sandbox_timeout")
-        .await
-        .expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_timeout").await;
     world.capture(&purchase).await.expect("processing");
     let refund = Id::generate();
     for _ in 0..2 {
@@ -184,12 +172,7 @@ async fn a_refund_while_the_capture_is_unknown_waits_for_it() {
 
 #[tokio::test]
 async fn a_void_behind_a_refund_that_waits_gives_back_the_rest_as_well_or_nothing_at_all() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world
-        .authorize(&purchase, "sandbox_timeout")
-        .await
-        .expect("ok");
+    let (world, purchase, payment) = World::where_authorized("sandbox_timeout").await;
     world.capture(&purchase).await.expect("processing");
     world
         .refund(&purchase, Id::generate(), 500)
@@ -201,9 +184,7 @@ async fn a_void_behind_a_refund_that_waits_gives_back_the_rest_as_well_or_nothin
     assert_eq!(payment.status(), PaymentStatus::Refunded);
     assert_eq!(world.books().await, [(1, 1250, 1250)]);
 
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, payment) = World::where_authorized("sandbox_ok").await;
     world.line.breaks("capture", Break::OnTheWay);
     world.capture(&purchase).await.expect("processing");
     world.line.breaks("capture", Break::OnTheWay);
@@ -246,9 +227,7 @@ async fn a_refund_that_the_provider_refuses_leaves_the_payment_captured_and_is_t
 
 #[tokio::test]
 async fn a_challenge_nobody_completes_expires_at_its_time_and_not_before() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
+    let (world, _, payment) = World::where_authorized("sandbox_3ds").await;
     world.pass(HOLD_SECS - 2);
     world.live(1).await;
     let waiting = world.payment(&payment.id).await;
@@ -376,12 +355,7 @@ async fn a_notice_that_comes_before_the_answer_is_taken_in_and_the_answer_change
 
 #[tokio::test]
 async fn an_old_answer_never_undoes_a_newer_one() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world
-        .authorize(&purchase, "sandbox_capture_fails")
-        .await
-        .expect("ok");
+    let (world, purchase, payment) = World::where_authorized("sandbox_capture_fails").await;
     world.provider_decides(&payment.id, "authorized", 1).await;
     // "Authorized" is on its way to us while the capture fails.
     world.line.breaks("look", Break::Held);

@@ -6,9 +6,7 @@ use crate::world::{HOLD_SECS, World, card, inline, konbini, new_purchase, reason
 
 #[tokio::test]
 async fn sandbox_ok_is_authorized_then_captured_and_each_is_announced_once() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world.authorize(&purchase, "sandbox_ok").await.expect("ok");
+    let (world, purchase, payment) = World::where_authorized("sandbox_ok").await;
     assert_eq!(payment.status(), PaymentStatus::Authorized);
     assert_eq!(payment.purchase_id, purchase);
     assert_eq!(world.books().await, [(0, 0, 0)]);
@@ -39,9 +37,7 @@ async fn sandbox_declined_is_an_answer_and_no_error_and_cannot_be_captured() {
 
 #[tokio::test]
 async fn sandbox_3ds_waits_for_the_customer_whose_proof_authorizes_it() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
+    let (world, _, payment) = World::where_authorized("sandbox_3ds").await;
     assert_eq!(payment.status(), PaymentStatus::RequiresAction);
     let action = payment.next_action.expect("set");
     assert_eq!(action.r#type, "redirect");
@@ -62,9 +58,7 @@ async fn sandbox_3ds_waits_for_the_customer_whose_proof_authorizes_it() {
 
 #[tokio::test]
 async fn a_failed_challenge_fails_the_payment_and_cannot_succeed_afterwards() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world.authorize(&purchase, "sandbox_3ds").await.expect("ok");
+    let (world, _, payment) = World::where_authorized("sandbox_3ds").await;
     let payment = world
         .complete_challenge(&payment.id, false)
         .await
@@ -80,12 +74,7 @@ async fn a_failed_challenge_fails_the_payment_and_cannot_succeed_afterwards() {
 
 #[tokio::test]
 async fn sandbox_timeout_is_processing_and_found_captured_three_seconds_later() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world
-        .authorize(&purchase, "sandbox_timeout")
-        .await
-        .expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_timeout").await;
     let payment = world.capture(&purchase).await.expect("an answer");
     assert_eq!(payment.status(), PaymentStatus::Processing);
 
@@ -101,12 +90,7 @@ async fn sandbox_timeout_is_processing_and_found_captured_three_seconds_later() 
 
 #[tokio::test]
 async fn sandbox_late_ok_is_processing_until_five_seconds_after_the_hold_ended() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    let payment = world
-        .authorize(&purchase, "sandbox_late_ok")
-        .await
-        .expect("an answer");
+    let (world, purchase, payment) = World::where_authorized("sandbox_late_ok").await;
     assert_eq!(payment.status(), PaymentStatus::Processing);
 
     world.pass(HOLD_SECS);
@@ -122,12 +106,7 @@ async fn sandbox_late_ok_is_processing_until_five_seconds_after_the_hold_ended()
 
 #[tokio::test]
 async fn sandbox_capture_fails_is_authorized_and_fails_at_the_capture_each_time() {
-    let world = World::new().await;
-    let purchase = new_purchase();
-    world
-        .authorize(&purchase, "sandbox_capture_fails")
-        .await
-        .expect("ok");
+    let (world, purchase, _) = World::where_authorized("sandbox_capture_fails").await;
     for _ in 0..2 {
         let payment = world.capture(&purchase).await.expect("an answer");
         assert_eq!(payment.status(), PaymentStatus::Failed);

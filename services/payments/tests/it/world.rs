@@ -101,6 +101,14 @@ impl World {
         }
     }
 
+    /// With a purchase whose payment was asked for with that token, and what was answered.
+    pub(crate) async fn where_authorized(token: &str) -> (Self, String, pb::Payment) {
+        let world = Self::new().await;
+        let purchase = new_purchase();
+        let payment = world.authorize(&purchase, token).await;
+        (world, purchase, payment.expect("an answer"))
+    }
+
     pub(crate) fn client(&self) -> PaymentsServiceClient<Transport> {
         PaymentsServiceClient::new(self.transport.clone())
     }
