@@ -10,18 +10,20 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use holdfast_kernel::RequestId;
 use holdfast_testkit::Installation;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    door::Door,
+    door::{Answer, Door},
     operator::{Operator, Role},
     server::{Server, log_tail},
+    wait,
 };
 
 /// Waits in a process of its own until this one is gone or says so; then ends what is left and clears up.
@@ -62,6 +64,8 @@ const SERVICES: [(&str, &[&str]); 7] = [
 const PROVIDER: &str = "sandbox";
 const BUS: &str = "bus";
 const ANY_PORT: &str = "127.0.0.1:0";
+/// How long a busy installation may send somebody away who wants to register or log in.
+const ANSWER_MAX_SECS: u64 = 60;
 /// The process of an installation that has only one.
 const WHOLE: &str = "holdfast";
 
@@ -222,7 +226,9 @@ impl Sandbox {
             let email = format!("{name}@holdfast.example");
             let password = format!("correct {name} staple");
             let account = json!({"email": email, "password": password, "name": "Somebody"});
-            door.post("/v1/users/register", &account).await?.is(201)?;
+            let made = answered(&door, "/v1/users/register", &account).await?;
+            // Whom a busy service sent away it may have registered all the same.
+            ensure!(matches!(made.status, 201 | 409), "{made:?}");
             if role != Role::User {
                 let mut book = self.book(AUTH).await?;
                 sqlx::query("UPDATE account SET role = $1 WHERE email = $2")
@@ -232,7 +238,7 @@ impl Sandbox {
                     .await?;
             }
             let login = json!({"email": email, "password": password});
-            let tokened = door.post("/v1/users/login", &login).await?.is(200)?;
+            let tokened = answered(&door, "/v1/users/login", &login).await?.is(200)?;
             let token = tokened["access_token"].as_str();
             tokens.push(token.context("a login gives an access token")?.to_owned());
         }
@@ -414,6 +420,16 @@ impl Sandbox {
     pub fn show_logs(&self) {
         eprintln!("{}", self.logs());
     }
+}
+
+/// Posts until it is answered: passwords are slow on purpose, and a busy machine says come back.
+async fn answered(door: &Door, path: &str, body: &Value) -> anyhow::Result<Answer> {
+    let limit = Duration::from_secs(ANSWER_MAX_SECS);
+    wait::until(&format!("an answer to POST {path}"), limit, async || {
+        let answer = door.post_without_key(path, body).await?;
+        Ok((answer.status != 503).then_some(answer))
+    })
+    .await
 }
 
 fn address_of(url: &str) -> &str {
