@@ -100,10 +100,14 @@ pub(crate) fn migrator(schema: &str) -> Option<&'static Migrator> {
 
 /// Every point at which a test may make the process fail.
 pub fn failpoints() -> impl Iterator<Item = &'static str> {
-    [holdfast_orders::FAILPOINTS, holdfast_payments::FAILPOINTS]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        holdfast_auth::FAILPOINTS,
+        holdfast_orders::FAILPOINTS,
+        holdfast_payments::FAILPOINTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// What all services of a process stand on.

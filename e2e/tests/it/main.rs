@@ -28,6 +28,7 @@ mod failpoints;
 mod keys;
 mod late_money;
 mod people;
+mod registering;
 mod replaying;
 mod shop;
 mod standby;
