@@ -28,7 +28,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// The environment variable that arms points.
@@ -66,7 +66,7 @@ pub enum FailpointError {
 }
 
 /// A set of armed points.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Failpoints(HashMap<String, Failpoint>);
 
 /// How the points of this process are armed.
@@ -81,8 +81,15 @@ enum Arming {
 struct ByFile {
     file: PathBuf,
     known: Vec<String>,
-    /// What it said last, and the points of that, which count their hits.
-    last: Mutex<(String, Arc<Failpoints>)>,
+    last: Mutex<Said>,
+}
+
+/// What a file said, and when that was written: the same words written again arm the points again, unhit.
+#[derive(Debug, Default)]
+struct Said {
+    text: String,
+    written: Option<SystemTime>,
+    points: Arc<Failpoints>,
 }
 
 #[derive(Debug)]
@@ -195,23 +202,29 @@ impl ByFile {
         Self {
             file: file.into(),
             known: known.into_iter().map(str::to_owned).collect(),
-            last: Mutex::new((String::new(), Arc::new(Failpoints(HashMap::new())))),
+            last: Mutex::default(),
         }
     }
 
     /// The points that the file names now. What makes no sense arms nothing.
     fn points(&self) -> Arc<Failpoints> {
-        let said = fs::read_to_string(&self.file).unwrap_or_default();
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let written = fs::metadata(&self.file).and_then(|file| file.modified());
+        let written = written.ok();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if said != last.0 {
-            let points = Failpoints::parse(&said, self.known.iter().map(String::as_str));
+        if text != last.text || written != last.written {
+            let points = Failpoints::parse(&text, self.known.iter().map(String::as_str));
             let points = points.unwrap_or_else(|error| {
                 tracing::error!(file = %self.file.display(), %error, "failpoints are not armed");
-                Failpoints(HashMap::new())
+                Failpoints::default()
             });
-            *last = (said, Arc::new(points));
+            *last = Said {
+                text,
+                written,
+                points: Arc::new(points),
+            };
         }
-        last.1.clone()
+        last.points.clone()
     }
 }
 
@@ -345,6 +358,16 @@ mod tests {
         assert!(injected().await);
         fs::remove_file(&file).expect("it is there");
         assert!(!injected().await, "it is gone");
+
+        // Written twice with nobody coming by in between: the second time counts from the beginning.
+        fs::write(&file, "orders.recorded=error@once").expect("written");
+        assert_eq!([injected().await, injected().await], [true, false]);
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let again = fs::File::options().write(true).open(&file);
+        again
+            .and_then(|file| file.set_modified(later))
+            .expect("written again");
+        assert!(injected().await, "armed again");
     }
 
     #[test]
