@@ -8,7 +8,7 @@
 //! still live was born.
 
 use holdfast_kernel::Timestamp;
-use jiff::{ToSpan as _, tz::TimeZone};
+use jiff::{Span, tz::TimeZone};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
 
@@ -81,7 +81,9 @@ async fn close(
 /// The beginning of the month that lies so many before the one of `moment`, UTC.
 fn month_of(moment: Timestamp, back: u32) -> Timestamp {
     let month = moment.to_zoned(TimeZone::UTC).date().first_of_month();
-    let month = month.checked_sub(i64::from(back).months());
+    let month = Span::new()
+        .try_months(i64::from(back))
+        .and_then(|back| month.checked_sub(back));
     month
         .and_then(|first| first.to_zoned(TimeZone::UTC))
         .map_or(Timestamp::MIN, |zoned| zoned.timestamp())
