@@ -277,12 +277,7 @@ async fn a_worker_whose_purchase_was_taken_over_can_do_nothing_any_more() {
     let commits = world.ledger.line.count("commit");
     line.go_on();
     buying.await.expect("it lives").ok();
-    world.process.ask_to_end();
-    world
-        .until("the first worker is through", async || {
-            world.process.has_ended().then_some(())
-        })
-        .await;
+    world.work_ends().await;
     second.ask_to_end();
     assert_eq!(
         world.ledger.line.count("commit"),
@@ -413,13 +408,7 @@ async fn a_purchase_that_succeeds_writes_in_two_transactions() {
         sqlx::query(statement).execute(&world.db.owner()).await.expect(statement);
     }
     // The worker's empty looks fire statement triggers too, so it is asked to end first.
-    world.process.ask_to_end();
-
-    world
-        .until("the worker has ended", async || {
-            world.process.has_ended().then_some(())
-        })
-        .await;
+    world.work_ends().await;
     sqlx::query("DELETE FROM seen")
         .execute(&world.db.owner())
         .await

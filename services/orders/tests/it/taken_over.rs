@@ -30,7 +30,7 @@ async fn a_worker_finds_by_its_look_alone_that_its_purchase_is_another_ones() {
     let commits = world.ledger.line.count("commit");
     line.go_on();
     buying.await.expect("it lives").ok();
-    goes_through(&world).await;
+    world.work_ends().await;
     assert_eq!(world.ledger.line.count("commit"), commits);
     world.is_sound().await;
 }
@@ -69,7 +69,7 @@ async fn a_worker_whose_purchase_is_taken_over_between_its_look_and_the_renewal_
         .await;
     other.commit().await.expect("taken over");
     buying.await.expect("it lives").ok();
-    goes_through(&world).await;
+    world.work_ends().await;
     assert_eq!(world.ledger.line.count("commit"), 0);
 
     // The other one dies of it.
@@ -93,7 +93,7 @@ async fn a_worker_that_was_replaced_writes_nothing_of_the_step_that_failed_it() 
     world.rests().await;
     line.go_on();
     buying.await.expect("it lives").ok();
-    goes_through(&world).await;
+    world.work_ends().await;
     let failed_step: String = sqlx::query_scalar("SELECT failed_step FROM saga")
         .fetch_one(&world.db.app())
         .await
@@ -101,14 +101,4 @@ async fn a_worker_that_was_replaced_writes_nothing_of_the_step_that_failed_it() 
     assert_eq!(failed_step, "");
     world.rests().await;
     world.is_sound().await;
-}
-
-/// Waits until nobody in the process has a turn at anything any more.
-async fn goes_through(world: &World) {
-    world.process.ask_to_end();
-    world
-        .until("all turns are over", async || {
-            world.process.has_ended().then_some(())
-        })
-        .await;
 }

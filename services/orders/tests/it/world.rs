@@ -364,6 +364,15 @@ impl World {
         .await;
     }
 
+    /// Asks the process to end and waits until nobody in it has a turn at anything any more; its door stays open.
+    pub(crate) async fn work_ends(&self) {
+        self.process.ask_to_end();
+        self.until("all turns are over", async || {
+            self.process.has_ended().then_some(())
+        })
+        .await;
+    }
+
     /// Waits until no saga is under way and no refund open.
     pub(crate) async fn rests(&self) {
         self.until("all sagas rest", async || {
