@@ -64,11 +64,16 @@ impl Forms {
                 .prepare_typed(&form.of(statement), whole.params())
                 .await
         };
+        let (everyday, reserving, moving) = tokio::try_join!(
+            lean(Form::Everyday),
+            lean(Form::Reserving),
+            lean(Form::Moving)
+        )?;
         Ok(Self {
-            everyday: lean(Form::Everyday).await?,
-            reserving: lean(Form::Reserving).await?,
-            moving: lean(Form::Moving).await?,
             whole,
+            everyday,
+            reserving,
+            moving,
         })
     }
 
