@@ -19,13 +19,13 @@ use std::sync::Arc;
 
 use holdfast_kernel::{Clock, Id, Money, Timestamp, id, time};
 use jiff::SignedDuration;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use crate::{
     domain::{Method, MethodKind, NextAction, RefundTruth, Truth},
     provider::{Ask, Charge, MethodCheck, Provider, Unknown},
 };
-use book::{Entry, Row, Standing};
+use book::{Entry, Move, Row, Standing};
 
 pub use book::{BookFact, audit};
 
@@ -166,6 +166,19 @@ impl Sandbox {
         time::to_micros(self.clock.now())
     }
 
+    /// A charge that was written before, as it stands. Read behind the statement that left it alone, never in it: that
+    /// one's snapshot may be older than what it waited for.
+    async fn standing_charge(
+        &self,
+        db: &mut PgConnection,
+        payment: Id<id::Payment>,
+    ) -> Result<Charge, Unknown> {
+        book::find_charge(db, payment)
+            .await?
+            .map(|row| self.charge(row))
+            .ok_or_else(|| Unknown::because("there is no such charge"))
+    }
+
     fn charge(&self, row: Row) -> Charge {
         let truth = if row.known_at > self.now() {
             Truth::Pending
@@ -221,74 +234,57 @@ impl Provider for Sandbox {
             known_at,
             ..Row::new(ask.clone(), standing, now)
         };
-        let mut tx = self.database.begin().await?;
-        if book::insert_charge(&mut tx, &row).await? {
-            if standing == Standing::Authorized {
-                book::write_entry(&mut tx, &row, Entry::Authorize, ask.amount, now).await?;
-            }
-            if known_at > now {
-                book::write_notice(&mut tx, ask.payment, known_at).await?;
-            }
-            tx.commit().await?;
+        let mut db = self.database.acquire().await?;
+        if book::write_charge(&mut db, &row).await? {
             return Ok(self.charge(row));
         }
-        let first = book::find_charge(&mut tx, ask.payment).await?;
-        first
-            .map(|row| self.charge(row))
-            .ok_or_else(|| Unknown::because("a charge went while it was read"))
+        self.standing_charge(&mut db, ask.payment).await
     }
 
     async fn capture(&self, ask: &Ask) -> Result<Charge, Unknown> {
         let now = self.now();
-        let mut tx = self.database.begin().await?;
-        let mut row = book::lock_charge(&mut tx, ask.payment)
-            .await?
-            .ok_or_else(|| Unknown::because("capture of a charge that is not there"))?;
-        if row.standing != Standing::Authorized || row.known_at > now {
-            return Ok(self.charge(row));
+        let token = ask.method.token.as_str();
+        let known_at = match token {
+            TIMEOUT => later(now, TIMEOUT_KNOWN_AFTER_SECS),
+            _ => now,
+        };
+        let (to, failure, entry) = match token {
+            CAPTURE_FAILS => (Standing::Failed, Some("capture_failed"), None),
+            _ => (Standing::Captured, None, Some(Entry::Capture)),
+        };
+        let capture = Move {
+            from: &[Standing::Authorized],
+            to,
+            failure,
+            entry,
+            known_at,
+        };
+        let mut db = self.database.acquire().await?;
+        match book::move_charge(&mut db, ask.payment, &capture, now).await? {
+            Some(_) if token == TIMEOUT => Err(Unknown::because("sandbox_timeout")),
+            Some(row) => Ok(self.charge(row)),
+            None => self.standing_charge(&mut db, ask.payment).await,
         }
-        let token = row.ask.method.token.clone();
-        if token == CAPTURE_FAILS {
-            row.standing = Standing::Failed;
-            row.failure = Some("capture_failed".to_owned());
-        } else {
-            row.take_all();
-            book::write_entry(&mut tx, &row, Entry::Capture, row.ask.amount, now).await?;
-        }
-        if token == TIMEOUT {
-            row.known_at = later(now, TIMEOUT_KNOWN_AFTER_SECS);
-            book::write_notice(&mut tx, ask.payment, row.known_at).await?;
-        }
-        book::save_charge(&mut tx, &row).await?;
-        tx.commit().await?;
-        if token == TIMEOUT {
-            return Err(Unknown::because("sandbox_timeout"));
-        }
-        Ok(self.charge(row))
     }
 
     async fn void(&self, ask: &Ask) -> Result<Charge, Unknown> {
         let now = self.now();
-        let mut tx = self.database.begin().await?;
+        let mut db = self.database.acquire().await?;
         let tombstone = Row::new(ask.clone(), Standing::Voided, now);
-        if book::insert_charge(&mut tx, &tombstone).await? {
-            tx.commit().await?;
+        if book::write_charge(&mut db, &tombstone).await? {
             return Ok(self.charge(tombstone));
         }
-        let mut row = book::lock_charge(&mut tx, ask.payment)
-            .await?
-            .ok_or_else(|| Unknown::because("a charge went while it was read"))?;
-        let open = matches!(
-            row.standing,
-            Standing::RequiresAction | Standing::Authorized
-        );
-        if open && row.known_at <= now {
-            row.standing = Standing::Voided;
-            book::save_charge(&mut tx, &row).await?;
-            book::write_entry(&mut tx, &row, Entry::Void, row.ask.amount, now).await?;
-            tx.commit().await?;
+        let void = Move {
+            from: &[Standing::RequiresAction, Standing::Authorized],
+            to: Standing::Voided,
+            failure: None,
+            entry: Some(Entry::Void),
+            known_at: now,
+        };
+        match book::move_charge(&mut db, ask.payment, &void, now).await? {
+            Some(row) => Ok(self.charge(row)),
+            None => self.standing_charge(&mut db, ask.payment).await,
         }
-        Ok(self.charge(row))
     }
 
     async fn refund(

@@ -41,6 +41,18 @@ pub(super) enum Entry {
     Void,
 }
 
+/// A move from one standing to another.
+pub(super) struct Move<'a> {
+    /// Where it may begin.
+    pub(super) from: &'a [Standing],
+    pub(super) to: Standing,
+    pub(super) failure: Option<&'a str>,
+    /// The movement of all the money that goes with it.
+    pub(super) entry: Option<Entry>,
+    /// When it is told of.
+    pub(super) known_at: Timestamp,
+}
+
 /// What the book says of one payment, in minor units: for the auditor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BookFact {
@@ -113,13 +125,24 @@ impl Row {
     }
 }
 
-/// Writes a new charge; a payment that has one keeps it.
-pub(super) async fn insert_charge(db: &mut PgConnection, row: &Row) -> Result<bool, Unknown> {
-    let done = sqlx::query(
-        "INSERT INTO charge (payment_id, method_type, method_token, amount, currency, expires_at, status, failure,
-                             created_at, known_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-         ON CONFLICT (payment_id) DO NOTHING",
+/// Writes a new charge, with its entry when the money is reserved and a notice when that is told of later; a payment that
+/// has one keeps it.
+pub(super) async fn write_charge(db: &mut PgConnection, row: &Row) -> Result<bool, Unknown> {
+    let is_new = sqlx::query_scalar(
+        "WITH made AS (
+            INSERT INTO charge (payment_id, method_type, method_token, amount, currency, expires_at, status, failure,
+                                created_at, known_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            ON CONFLICT (payment_id) DO NOTHING
+            RETURNING payment_id, amount, status, created_at, known_at
+         ), entered AS (
+            INSERT INTO entry (payment_id, kind, amount, at)
+            SELECT payment_id, 'authorize', amount, created_at FROM made WHERE status = 'authorized'
+         ), noticed AS (
+            INSERT INTO notice (payment_id, due_at)
+            SELECT payment_id, known_at FROM made WHERE known_at > created_at
+         )
+         SELECT EXISTS (SELECT FROM made)",
     )
     .bind(row.ask.payment.uuid())
     .bind(row.ask.method.kind.as_str())
@@ -131,9 +154,49 @@ pub(super) async fn insert_charge(db: &mut PgConnection, row: &Row) -> Result<bo
     .bind(&row.failure)
     .bind(row.created_at.to_sqlx())
     .bind(row.known_at.to_sqlx())
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(is_new)
+}
+
+/// Moves a charge on, with the entry that goes with it and a notice when it is told of later.
+///
+/// `None` when the charge does not stand where the move begins, or nobody may know that yet: it stays as it is.
+pub(super) async fn move_charge(
+    db: &mut PgConnection,
+    payment: Id<id::Payment>,
+    step: &Move<'_>,
+    now: Timestamp,
+) -> Result<Option<Row>, Unknown> {
+    let from: Vec<&str> = step.from.iter().map(|standing| standing.as_str()).collect();
+    let row: Option<ChargeRow> = sqlx::query_as(
+        "WITH moved AS (
+            UPDATE charge SET status = $3, failure = $4, known_at = $5,
+                              captured = CASE WHEN $3 = 'captured' THEN amount ELSE captured END
+            WHERE payment_id = $1 AND status = ANY($2) AND known_at <= $7
+            RETURNING payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
+                      refunded, created_at, known_at
+         ), entered AS (
+            INSERT INTO entry (payment_id, kind, amount, at)
+            SELECT payment_id, $6::text, amount, $7 FROM moved WHERE $6::text IS NOT NULL
+         ), noticed AS (
+            INSERT INTO notice (payment_id, due_at)
+            SELECT payment_id, known_at FROM moved WHERE known_at > $7
+         )
+         SELECT payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
+                refunded, created_at, known_at
+         FROM moved",
+    )
+    .bind(payment.uuid())
+    .bind(from)
+    .bind(step.to.as_str())
+    .bind(step.failure)
+    .bind(step.known_at.to_sqlx())
+    .bind(step.entry.map(Entry::as_str))
+    .bind(now.to_sqlx())
+    .fetch_optional(db)
+    .await?;
+    row.map(ChargeRow::read).transpose()
 }
 
 /// A charge as it stands.

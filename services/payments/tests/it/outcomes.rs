@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use holdfast_kernel::{Id, Money, id};
-use holdfast_payments::provider::{Ask, Method, MethodKind, Provider};
+use holdfast_payments::provider::{Ask, Method, MethodKind, Provider, Truth};
 use holdfast_proto::payments::v1::PaymentStatus;
 
 use crate::world::{Break, HOLD_SECS, World, konbini, new_purchase, reason};
@@ -373,19 +373,10 @@ async fn an_old_answer_never_undoes_a_newer_one() {
 #[tokio::test]
 async fn what_the_provider_has_without_an_intent_is_ended() {
     let world = World::new().await;
-    let ask = |token: &str| Ask {
-        payment: Id::generate(),
-        method: Method {
-            kind: MethodKind::Card,
-            token: token.to_owned(),
-        },
-        amount: Money::new(1250, "JPY".parse().expect("a currency")),
-        expires_at: "2026-12-01T10:00:00Z".parse().expect("a moment"),
-    };
     // As a restored backup would leave it: the provider knows payments that we do not.
-    let reserved = ask("sandbox_ok");
+    let reserved = card_payment("sandbox_ok");
     world.sandbox.authorize(&reserved).await.expect("reserved");
-    let taken = ask("sandbox_ok");
+    let taken = card_payment("sandbox_ok");
     world.sandbox.authorize(&taken).await.expect("reserved");
     world.sandbox.capture(&taken).await.expect("taken");
     let ours = world.captured().await;
@@ -399,7 +390,7 @@ async fn what_the_provider_has_without_an_intent_is_ended() {
     assert_eq!(books, [(0, 0, 0), (1, 1250, 0), (1, 1250, 1250)]);
     let charge = world.sandbox.look(reserved.payment).await.expect("known");
     let truth = charge.expect("known").truth;
-    assert_eq!(truth, holdfast_payments::provider::Truth::Voided);
+    assert_eq!(truth, Truth::Voided);
     let payment = world.capture(&ours).await.expect("untouched");
     assert_eq!(payment.status(), PaymentStatus::Captured);
 }
@@ -470,6 +461,31 @@ async fn a_notice_that_cannot_be_taken_comes_again_and_lets_others_pass() {
 }
 
 #[tokio::test]
+async fn a_capture_and_a_void_at_once_at_the_sandbox_are_one_of_the_two() {
+    let world = World::new().await;
+    for _ in 0..10 {
+        let ask = card_payment("sandbox_ok");
+        world.sandbox.authorize(&ask).await.expect("reserved");
+        let (captured, voided) =
+            tokio::join!(world.sandbox.capture(&ask), world.sandbox.void(&ask));
+        let truth = captured.expect("an answer").truth;
+        assert_eq!(voided.expect("an answer").truth, truth);
+        let entries: Vec<String> =
+            sqlx::query_scalar("SELECT kind FROM entry WHERE payment_id = $1 ORDER BY entry_id")
+                .bind(ask.payment.uuid())
+                .fetch_all(&world.book.app())
+                .await
+                .expect("the book");
+        let ended = match truth {
+            Truth::Captured => "capture",
+            Truth::Voided => "void",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(entries, ["authorize", ended]);
+    }
+}
+
+#[tokio::test]
 async fn the_sandboxs_entries_can_only_be_added_to() {
     let world = World::new().await;
     world.captured().await;
@@ -508,4 +524,17 @@ async fn what_is_announced_is_ids_figures_and_status() {
             "refunded": money(0),
         })
     );
+}
+
+/// What the provider is asked about a payment that no purchase of ours knows.
+fn card_payment(token: &str) -> Ask {
+    Ask {
+        payment: Id::generate(),
+        method: Method {
+            kind: MethodKind::Card,
+            token: token.to_owned(),
+        },
+        amount: Money::new(1250, "JPY".parse().expect("a currency")),
+        expires_at: "2026-12-01T10:00:00Z".parse().expect("a moment"),
+    }
 }
