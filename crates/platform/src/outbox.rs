@@ -23,6 +23,31 @@ pub struct Announcement {
     message: Result<Message, serde_json::Error>,
 }
 
+/// News in the form of the outbox's columns, for a statement that writes it beside what it tells of.
+///
+/// Such a statement takes the news only along with a row it has written or locked itself, so that no news goes out of what
+/// did not happen and the order of a key is kept:
+///
+/// ```sql
+/// WITH changed AS (UPDATE … RETURNING id)
+/// INSERT INTO outbox (message_id, topic, key, envelope)
+/// SELECT message_id, topic, news.key, envelope
+/// FROM changed, unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+///               WITH ORDINALITY AS news (message_id, topic, key, envelope, place)
+/// ORDER BY place
+/// ```
+#[derive(Debug, Default)]
+pub struct Columns {
+    /// Each message's own id.
+    pub message_ids: Vec<Uuid>,
+    /// The topics' names.
+    pub topics: Vec<&'static str>,
+    /// What they tell of.
+    pub keys: Vec<String>,
+    /// The messages themselves.
+    pub envelopes: Vec<String>,
+}
+
 /// Tells the relay of this process that there may be news, so that it need not wait for its next look.
 ///
 /// Worth a call after the commit; without it the news goes out [`POLL_MILLIS`](crate::relay::POLL_MILLIS) later at most.
@@ -107,19 +132,7 @@ pub async fn announce_all(
     if announcements.is_empty() {
         return Ok(());
     }
-    let mut ids: Vec<Uuid> = Vec::with_capacity(announcements.len());
-    let mut topics: Vec<&'static str> = Vec::with_capacity(announcements.len());
-    let mut keys: Vec<String> = Vec::with_capacity(announcements.len());
-    let mut envelopes: Vec<String> = Vec::with_capacity(announcements.len());
-    let traceparent = Trace::current().map(|trace| trace.to_string());
-    for Announcement { topic, message } in announcements {
-        let mut message = message.map_err(|error| sqlx::Error::Encode(error.into()))?;
-        message.traceparent.clone_from(&traceparent);
-        envelopes.push(fit(&message).map_err(|error| sqlx::Error::Encode(error.into()))?);
-        ids.push(message.id);
-        topics.push(topic.name());
-        keys.push(message.key);
-    }
+    let news = columns(announcements)?;
     sqlx::query(
         "INSERT INTO outbox (message_id, topic, key, envelope)
          SELECT message_id, topic, key, envelope
@@ -127,13 +140,29 @@ pub async fn announce_all(
               WITH ORDINALITY AS news (message_id, topic, key, envelope, place)
          ORDER BY place",
     )
-    .bind(ids)
-    .bind(topics)
-    .bind(keys)
-    .bind(envelopes)
+    .bind(news.message_ids)
+    .bind(news.topics)
+    .bind(news.keys)
+    .bind(news.envelopes)
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// The same news as columns, in this order, as part of the trace in which that is asked. Fails as [`announce`] does.
+pub fn columns(announcements: Vec<Announcement>) -> Result<Columns, sqlx::Error> {
+    let mut columns = Columns::default();
+    let traceparent = Trace::current().map(|trace| trace.to_string());
+    for Announcement { topic, message } in announcements {
+        let mut message = message.map_err(|error| sqlx::Error::Encode(error.into()))?;
+        message.traceparent.clone_from(&traceparent);
+        let envelope = fit(&message).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        columns.envelopes.push(envelope);
+        columns.message_ids.push(message.id);
+        columns.topics.push(topic.name());
+        columns.keys.push(message.key);
+    }
+    Ok(columns)
 }
 
 /// What waits in the outbox, oldest first: for tests that look at what was announced, and for people.
