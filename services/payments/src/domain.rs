@@ -256,6 +256,8 @@ pub(crate) enum News {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) payment: Payment,
+    /// The version that it is a change of; the payment's own when nothing moved.
+    pub(crate) from: i64,
     pub(crate) news: Vec<News>,
     /// A refund that the move began by itself.
     pub(crate) refund: Option<Refund>,
@@ -346,6 +348,7 @@ impl Payment {
 
     fn stay(self) -> Change {
         Change {
+            from: self.version,
             payment: self,
             news: Vec::new(),
             refund: None,
@@ -355,7 +358,7 @@ impl Payment {
 
     /// The one way from one state to another.
     fn go(self, what: &'static str, state: State, now: Timestamp) -> Result<Change, Illegal> {
-        let from = self.status();
+        let (from, version) = (self.status(), self.version);
         if !MOVES.contains(&(from, what, state.status())) {
             return Err(Illegal::Move { from, what });
         }
@@ -375,16 +378,29 @@ impl Payment {
         };
         let payment = Self {
             state,
-            version: self.version + 1,
+            version: version + 1,
             checks: 0,
             next_check_at,
             ..self
         };
-        Ok(payment.stay())
+        Ok(Change {
+            from: version,
+            ..payment.stay()
+        })
     }
 }
 
 impl Change {
+    /// Whether there is anything to write.
+    pub(crate) fn is_move(&self) -> bool {
+        self.payment.version != self.from
+    }
+
+    /// Whether refunds begin or end with it.
+    pub(crate) fn touches_refunds(&self) -> bool {
+        self.drops_refunds || self.refund.is_some()
+    }
+
     fn telling(mut self, news: News) -> Self {
         self.news.push(news);
         self.payment.told += 1;

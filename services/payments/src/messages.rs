@@ -6,7 +6,6 @@ use holdfast_platform::{
     outbox::{self, Announcement},
 };
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use crate::{
     domain::{Change, News, Payment, State},
@@ -28,21 +27,17 @@ struct PaymentChanged<'a> {
     failure: Option<&'a str>,
 }
 
-/// Announces what a change has to tell. The messages of a payment are numbered without a gap, apart from its version.
-pub(crate) async fn announce(
-    db: &mut PgConnection,
-    change: &Change,
-    now: Timestamp,
-) -> Result<(), PaymentsError> {
+/// What a change has to tell. The messages of a payment are numbered without a gap, apart from its version.
+pub(crate) fn news_of(change: &Change, now: Timestamp) -> Result<outbox::Columns, PaymentsError> {
     let payment = &change.payment;
     let key = payment.id.to_string();
     let data = data_of(payment);
     let first = payment.told - change.news.len() as i64 + 1;
-    for (version, news) in (first..).zip(&change.news) {
-        let message = Announcement::new(TOPIC, kind_of(*news), &key, version, now, &data);
-        outbox::announce(&mut *db, message).await?;
-    }
-    Ok(())
+    let news = (first..)
+        .zip(&change.news)
+        .map(|(version, news)| Announcement::new(TOPIC, kind_of(*news), &key, version, now, &data))
+        .collect();
+    Ok(outbox::columns(news)?)
 }
 
 fn data_of(payment: &Payment) -> PaymentChanged<'_> {

@@ -1,13 +1,14 @@
 //! Every statement on our tables.
 
 use holdfast_kernel::{Id, Money, Timestamp, id};
+use holdfast_platform::outbox;
 use jiff_sqlx::ToSqlx;
-use sqlx::PgConnection;
+use sqlx::{FromRow as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        FailedStep, Failure, Method, MethodKind, NextAction, Payment, Purchase, Refund,
+        Change, FailedStep, Failure, Method, MethodKind, NextAction, Payment, Purchase, Refund,
         RefundTruth, SavedMethod, State, Status, Taken,
     },
     error::PaymentsError,
@@ -19,6 +20,20 @@ pub(crate) struct SeenSaga {
     pub(crate) epoch: i64,
     /// Its payment must not begin any more.
     pub(crate) undone: bool,
+}
+
+/// What a saga and its payment are at the same moment.
+pub(crate) struct KnownSaga {
+    /// The highest epoch seen.
+    pub(crate) epoch: i64,
+    pub(crate) payment: Option<Payment>,
+}
+
+/// What became of the beginning of a payment.
+pub(crate) struct Begun {
+    pub(crate) saga: SeenSaga,
+    /// It was written now.
+    pub(crate) is_new: bool,
 }
 
 /// A refund as it stands.
@@ -46,17 +61,31 @@ pub(crate) async fn see_saga(
     Ok(SeenSaga { epoch, undone })
 }
 
-/// The highest epoch of a saga that was seen before.
-pub(crate) async fn find_epoch(
+/// What is known of a saga, with its payment as it stands; `None` when none of its commands was seen.
+pub(crate) async fn find_saga(
     db: &mut PgConnection,
     purchase: &Purchase,
-) -> Result<Option<i64>, PaymentsError> {
-    Ok(
-        sqlx::query_scalar("SELECT epoch FROM saga WHERE purchase_id = $1")
-            .bind(purchase.as_str())
-            .fetch_optional(db)
-            .await?,
+) -> Result<Option<KnownSaga>, PaymentsError> {
+    let row = sqlx::query(
+        "SELECT saga.epoch, payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at,
+                status, action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
+                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+         FROM saga LEFT JOIN payment USING (purchase_id) WHERE purchase_id = $1",
     )
+    .bind(purchase.as_str())
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let has_payment = row.try_get::<Option<Uuid>, _>("payment_id")?.is_some();
+    let payment = has_payment
+        .then(|| PaymentRow::from_row(&row)?.read())
+        .transpose()?;
+    Ok(Some(KnownSaga {
+        epoch: row.try_get("epoch")?,
+        payment,
+    }))
 }
 
 /// Leaves a tombstone: the payment of this saga must not begin any more.
@@ -73,19 +102,31 @@ pub(crate) async fn bury_payment(
     Ok(())
 }
 
-/// Writes a new payment; a purchase that has one keeps it.
-pub(crate) async fn insert_payment(
+/// Takes note of a command's epoch and writes its new payment, in one statement: the note alone when a higher epoch was
+/// seen, when the payment must not begin any more and when the purchase has one.
+pub(crate) async fn begin_payment(
     db: &mut PgConnection,
+    epoch: i64,
     payment: &Payment,
-) -> Result<bool, PaymentsError> {
-    let done = sqlx::query(
-        "INSERT INTO payment (payment_id, purchase_id, user_id, method_type, method_token, amount, currency,
-                              expires_at, status, created_at, version, told, checks, next_check_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-         ON CONFLICT (payment_id) DO NOTHING",
+) -> Result<Begun, PaymentsError> {
+    let (epoch, undone, is_new) = sqlx::query_as(
+        "WITH known AS (
+            INSERT INTO saga AS seen (purchase_id, epoch) VALUES ($1, $2)
+            ON CONFLICT (purchase_id) DO UPDATE SET epoch = greatest(seen.epoch, excluded.epoch)
+            RETURNING epoch, undone_at IS NOT NULL AS undone
+         ), begun AS (
+            INSERT INTO payment (payment_id, purchase_id, user_id, method_type, method_token, amount, currency,
+                                 expires_at, status, created_at, version, told, checks, next_check_at)
+            SELECT $3, $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+            FROM known WHERE epoch = $2 AND NOT undone
+            ON CONFLICT (payment_id) DO NOTHING
+            RETURNING payment_id
+         )
+         SELECT epoch, undone, EXISTS (SELECT FROM begun) FROM known",
     )
-    .bind(payment.id.uuid())
     .bind(payment.purchase.as_str())
+    .bind(epoch)
+    .bind(payment.id.uuid())
     .bind(payment.user.uuid())
     .bind(payment.method.kind.as_str())
     .bind(&payment.method.token)
@@ -98,9 +139,12 @@ pub(crate) async fn insert_payment(
     .bind(payment.told)
     .bind(payment.checks)
     .bind(payment.next_check_at.map(ToSqlx::to_sqlx))
-    .execute(db)
+    .fetch_one(db)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(Begun {
+        saga: SeenSaga { epoch, undone },
+        is_new,
+    })
 }
 
 /// A payment as it stands.
@@ -137,19 +181,33 @@ pub(crate) async fn lock_payment(
     row.map(PaymentRow::read).transpose()
 }
 
-/// Writes what may change of a locked payment.
+/// Writes what may change of a payment together with its news, unless it is no longer at the version of which this is a
+/// change: then nothing is written.
 pub(crate) async fn save_payment(
     db: &mut PgConnection,
-    payment: &Payment,
-) -> Result<(), PaymentsError> {
+    change: &Change,
+    news: outbox::Columns,
+) -> Result<bool, PaymentsError> {
+    let payment = &change.payment;
     let state = StateColumns::of(payment);
-    sqlx::query(
-        "UPDATE payment SET status = $2, action_type = $3, action_url = $4, slip_number = $5, slip_store = $6,
-                slip_expires_at = $7, failed_step = $8, failure = $9, captured = $10, refunded = $11, refunding = $12,
-                version = $13, told = $14, checks = $15, next_check_at = $16
-         WHERE payment_id = $1",
+    let saved = sqlx::query_scalar(
+        "WITH saved AS (
+            UPDATE payment SET status = $3, action_type = $4, action_url = $5, slip_number = $6, slip_store = $7,
+                   slip_expires_at = $8, failed_step = $9, failure = $10, captured = $11, refunded = $12,
+                   refunding = $13, version = $14, told = $15, checks = $16, next_check_at = $17
+            WHERE payment_id = $1 AND version = $2
+            RETURNING payment_id
+         ), told AS (
+            INSERT INTO outbox (message_id, topic, key, envelope)
+            SELECT message_id, topic, key, envelope
+            FROM saved, unnest($18::uuid[], $19::text[], $20::text[], $21::text[])
+                        WITH ORDINALITY AS news (message_id, topic, key, envelope, place)
+            ORDER BY place
+         )
+         SELECT EXISTS (SELECT FROM saved)",
     )
     .bind(payment.id.uuid())
+    .bind(change.from)
     .bind(payment.status().as_str())
     .bind(state.action_type)
     .bind(state.action_url)
@@ -165,9 +223,13 @@ pub(crate) async fn save_payment(
     .bind(payment.told)
     .bind(payment.checks)
     .bind(payment.next_check_at.map(ToSqlx::to_sqlx))
-    .execute(db)
+    .bind(news.message_ids)
+    .bind(news.topics)
+    .bind(news.keys)
+    .bind(news.envelopes)
+    .fetch_one(db)
     .await?;
-    Ok(())
+    Ok(saved)
 }
 
 /// Whether any payment is due for a look.

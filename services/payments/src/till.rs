@@ -1,8 +1,9 @@
 //! Where money moves: ask the provider outside any transaction, then write down what it said.
 //!
-//! A checkout costs three transactions here: the intent before the provider hears of it, the authorization, the capture.
-//! The provider's answer is taken in only by the state it was asked about: when the payment moved meanwhile, the
-//! provider is asked again, so an old answer never undoes a newer one.
+//! A checkout costs three writing statements here, each a transaction of its own: the intent before the provider hears of
+//! it, the authorization, the capture. The provider's answer is taken in only by the state it was asked about: it is
+//! written by version, and when the payment moved meanwhile the provider is asked again, so an old answer never undoes a
+//! newer one. Undoing and giving back begin with a command instead of an answer, and lock the saga and the payment first.
 
 use std::sync::Arc;
 
@@ -80,27 +81,7 @@ impl Till {
         command: &Command,
         intent: Payment,
     ) -> Result<Payment, PaymentsError> {
-        let mut tx = database::begin(&self.database).await?;
-        let seen = store::see_saga(&mut tx, &command.purchase, command.epoch).await?;
-        command.refuse_if_stale(seen.epoch)?;
-        if seen.undone {
-            return Err(PaymentsError::StepUndone {
-                saga: command.purchase.as_str().to_owned(),
-            });
-        }
-        let payment = if store::insert_payment(&mut tx, &intent).await? {
-            intent
-        } else {
-            let first = store::find_payment(&mut tx, intent.id)
-                .await?
-                .ok_or(PaymentsError::UnknownPayment)?;
-            if !first.is_for(intent.user, &intent.method, intent.amount) {
-                return Err(PaymentsError::KeyReused);
-            }
-            first
-        };
-        self.commit(tx, INTENT).await?;
-
+        let payment = self.begin(command, intent).await?;
         if payment.status() != Status::Processing {
             return Ok(payment);
         }
@@ -142,7 +123,7 @@ impl Till {
         // The promise to undo is written before the provider hears of it: whatever it says later is undone as well.
         let now = self.now();
         let change = payment.void(now)?;
-        write(&mut tx, &change, now).await?;
+        write_locked(&mut tx, &change, now).await?;
         self.commit(tx, INTENT).await?;
         self.pursue(change.payment).await.map(Some)
     }
@@ -168,7 +149,7 @@ impl Till {
             None => {
                 let now = self.now();
                 let change = payment.refund(refund, now)?;
-                write(&mut tx, &change, now).await?;
+                write_locked(&mut tx, &change, now).await?;
                 change.payment
             }
         };
@@ -293,7 +274,7 @@ impl Till {
         let now = self.now();
         let change = payment.settle_refund(row.amount, truth, now)?;
         store::close_refund(&mut tx, refund, truth, now).await?;
-        write(&mut tx, &change, now).await?;
+        write_locked(&mut tx, &change, now).await?;
         self.commit(tx, TRUTH).await?;
         Ok(change.payment)
     }
@@ -308,25 +289,32 @@ impl Till {
                     ours: known.amount.to_string(),
                 });
             }
-            let mut tx = database::begin(&self.database).await?;
-            let payment = lock(&mut tx, known.id).await?;
-            if payment.version == known.version {
-                let now = self.now();
-                let learned = payment.learn(charge.truth, now)?;
-                if learned.payment.version != known.version {
-                    write(&mut tx, &learned, now).await?;
-                    self.commit(tx, TRUTH).await?;
-                }
+            let now = self.now();
+            let learned = known.learn(charge.truth, now)?;
+            if !learned.is_move() || self.write_truth(&learned, now).await? {
                 return Ok(learned.payment);
             }
-            drop(tx);
-            known = payment;
+            known = self.find(learned.payment.id).await?;
             charge = self
                 .ask(self.provider.look(known.id))
                 .await??
                 .ok_or_else(|| Unknown::because("it forgot a payment it knew"))?;
         }
         Err(PaymentsError::Restless(known.id.to_string()))
+    }
+
+    /// Writes down what was learned; `false` when the payment moved meanwhile, and nothing was written.
+    async fn write_truth(&self, learned: &Change, now: Timestamp) -> Result<bool, PaymentsError> {
+        if learned.touches_refunds() {
+            let mut tx = database::begin(&self.database).await?;
+            let written = write(&mut tx, learned, now).await?;
+            if written {
+                self.commit(tx, TRUTH).await?;
+            }
+            return Ok(written);
+        }
+        let mut db = database::acquire(&self.database).await?;
+        self.between(TRUTH, write(&mut db, learned, now)).await
     }
 
     /// Ends at the provider what no intent of ours owns.
@@ -354,22 +342,54 @@ impl Till {
         Ok(())
     }
 
+    /// Writes down that the provider is about to be asked; a payment that was begun before for the same is that one.
+    async fn begin(&self, command: &Command, intent: Payment) -> Result<Payment, PaymentsError> {
+        let mut db = database::acquire(&self.database).await?;
+        let begun = self
+            .between(
+                INTENT,
+                store::begin_payment(&mut db, command.epoch, &intent),
+            )
+            .await?;
+        command.refuse_if_stale(begun.saga.epoch)?;
+        if begun.saga.undone {
+            return Err(PaymentsError::StepUndone {
+                saga: command.purchase.as_str().to_owned(),
+            });
+        }
+        if begun.is_new {
+            return Ok(intent);
+        }
+        let first = store::find_payment(&mut db, intent.id)
+            .await?
+            .ok_or(PaymentsError::UnknownPayment)?;
+        if !first.is_for(intent.user, &intent.method, intent.amount) {
+            return Err(PaymentsError::KeyReused);
+        }
+        Ok(first)
+    }
+
     /// The payment of a command that was seen in time, for a step that writes only after the provider answered.
     async fn obey(&self, command: &Command) -> Result<Payment, PaymentsError> {
         let mut db = database::acquire(&self.database).await?;
-        let seen = store::find_epoch(&mut db, &command.purchase).await?;
-        let seen = match seen {
-            None => return Err(PaymentsError::UnknownPayment),
+        let known = store::find_saga(&mut db, &command.purchase)
+            .await?
+            .ok_or(PaymentsError::UnknownPayment)?;
+        command.refuse_if_stale(known.epoch)?;
+        let mut payment = known.payment;
+        if known.epoch < command.epoch {
             // A worker took over: written down before it acts, so that the one before it is refused from now on.
-            Some(seen) if seen < command.epoch => {
-                store::see_saga(&mut db, &command.purchase, command.epoch)
-                    .await?
-                    .epoch
-            }
-            Some(seen) => seen,
-        };
-        command.refuse_if_stale(seen)?;
-        store::find_payment(&mut db, payment_of(&command.purchase))
+            let seen = store::see_saga(&mut db, &command.purchase, command.epoch).await?;
+            command.refuse_if_stale(seen.epoch)?;
+            // What it acts on is what that one left behind.
+            payment = store::find_payment(&mut db, payment_of(&command.purchase)).await?;
+        }
+        payment.ok_or(PaymentsError::UnknownPayment)
+    }
+
+    async fn find(&self, id: Id<id::Payment>) -> Result<Payment, PaymentsError> {
+        let mut db = database::acquire(&self.database).await?;
+        store::find_payment(&mut db, id)
             .await?
             .ok_or(PaymentsError::UnknownPayment)
     }
@@ -383,7 +403,7 @@ impl Till {
         let payment = lock(&mut tx, id).await?;
         let now = self.now();
         let change = how(payment, now)?;
-        write(&mut tx, &change, now).await?;
+        write_locked(&mut tx, &change, now).await?;
         self.commit(tx, TRUTH).await?;
         Ok(change.payment)
     }
@@ -393,11 +413,21 @@ impl Till {
         tx: Transaction<'_, Postgres>,
         points: Points,
     ) -> Result<(), PaymentsError> {
+        self.between(points, async { Ok(database::commit(tx).await?) })
+            .await
+    }
+
+    /// Does what commits, the end of a transaction or a statement that is one by itself, between two points of failure.
+    async fn between<T>(
+        &self,
+        points: Points,
+        commit: impl Future<Output = Result<T, PaymentsError>>,
+    ) -> Result<T, PaymentsError> {
         failpoint::hit(points.before).await?;
-        database::commit(tx).await?;
+        let done = commit.await?;
         self.wake.wake();
         failpoint::hit(points.after).await?;
-        Ok(())
+        Ok(done)
     }
 
     /// Asks the provider; the outer error is a test's, which ends the call as a crash would.
@@ -440,19 +470,33 @@ async fn lock(db: &mut PgConnection, id: Id<id::Payment>) -> Result<Payment, Pay
         .ok_or(PaymentsError::UnknownPayment)
 }
 
-/// Writes a change with everything that goes with it.
-async fn write(
+/// Writes a change of a payment that was locked before.
+async fn write_locked(
     db: &mut PgConnection,
     change: &Change,
     now: Timestamp,
 ) -> Result<(), PaymentsError> {
+    if !change.is_move() || write(db, change, now).await? {
+        return Ok(());
+    }
+    Err(PaymentsError::Restless(change.payment.id.to_string()))
+}
+
+/// Writes a move with everything that goes with it; `false` when the payment moved meanwhile, and nothing was written.
+async fn write(
+    db: &mut PgConnection,
+    change: &Change,
+    now: Timestamp,
+) -> Result<bool, PaymentsError> {
     let payment = &change.payment;
-    store::save_payment(db, payment).await?;
+    if !store::save_payment(db, change, messages::news_of(change, now)?).await? {
+        return Ok(false);
+    }
     if change.drops_refunds {
         store::drop_open_refunds(db, payment.id, now).await?;
     }
     if let Some(refund) = &change.refund {
         store::insert_refund(db, payment.id, refund, now).await?;
     }
-    messages::announce(db, change, now).await
+    Ok(true)
 }

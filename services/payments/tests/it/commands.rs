@@ -188,6 +188,15 @@ async fn a_tombstone_remembers_the_epoch_too() {
         .await
         .expect_err("stale");
     assert_eq!(reason(&refused), "STALE_EPOCH");
+    let refused = world
+        .authorize_as(&purchase, card("sandbox_ok"), 1250, 3)
+        .await
+        .expect_err("undone");
+    assert_eq!(reason(&refused), "STEP_UNDONE");
+    let refused = world.void_in(&purchase, 2).await.expect_err("stale by now");
+    assert_eq!(reason(&refused), "STALE_EPOCH");
+    let refused = world.capture_in(&purchase, 2).await.expect_err("stale too");
+    assert_eq!(reason(&refused), "STALE_EPOCH");
 }
 
 /// R30: more than was captured, however it is asked for.

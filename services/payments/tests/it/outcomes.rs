@@ -371,6 +371,41 @@ async fn an_old_answer_never_undoes_a_newer_one() {
 }
 
 #[tokio::test]
+async fn an_authorization_that_is_heard_of_after_the_void_brings_nothing_back() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    // "Authorized" is on its way to us while the payment is undone.
+    world.line.breaks("authorize", Break::Held);
+    let (answered, ()) = tokio::join!(world.authorize(&purchase, "sandbox_ok"), async {
+        world.line.holds().await;
+        let voided = world.void(&purchase).await.expect("ok").expect("a payment");
+        assert_eq!(voided.status(), PaymentStatus::Voided);
+        world.line.let_through();
+    });
+    let answered = answered.expect("an answer");
+    assert_eq!(answered.status(), PaymentStatus::Voided);
+    assert_eq!(world.payment(&answered.id).await, answered);
+    assert_eq!(world.announced().await, ["voided v1"]);
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_heard_of_after_the_void_changes_nothing() {
+    let world = World::new().await;
+    let purchase = new_purchase();
+    // What a refusal changes besides the payment is not written either.
+    world.line.breaks("authorize", Break::Held);
+    let (answered, ()) = tokio::join!(world.authorize(&purchase, "sandbox_declined"), async {
+        world.line.holds().await;
+        let voided = world.void(&purchase).await.expect("ok").expect("a payment");
+        assert_eq!(voided.status(), PaymentStatus::Voided);
+        world.line.let_through();
+    });
+    let answered = answered.expect("an answer");
+    assert_eq!(answered.status(), PaymentStatus::Voided);
+    assert_eq!(world.announced().await, ["voided v1"]);
+}
+
+#[tokio::test]
 async fn what_the_provider_has_without_an_intent_is_ended() {
     let world = World::new().await;
     // As a restored backup would leave it: the provider knows payments that we do not.
