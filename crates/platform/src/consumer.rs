@@ -45,7 +45,7 @@ use crate::{
 pub use self::backoff::{BACKOFF_MAX_MILLIS, BACKOFF_MIN_MILLIS};
 pub(crate) use self::verdict::{KeyState, Verdict, judge};
 
-/// Longest time one message may take to take effect, in seconds.
+/// Longest time one message, or several at once, may take to take effect, in seconds.
 const HANDLE_MAX_SECS: u64 = 10;
 /// How often parked messages are counted, in seconds.
 const MEASURE_SECS: u64 = 15;
@@ -58,6 +58,22 @@ pub trait Handler: Send + Sync + 'static {
     /// The transaction may carry other messages and may be rolled back and tried again, so an effect is what is written
     /// on `conn` and nothing else: no call to another service.
     async fn handle(&self, conn: &mut PgConnection, message: &Message) -> Result<(), Handling>;
+
+    /// Writes the effects of messages that were read together, in their order; for a handler that can do so with fewer
+    /// statements than one after the other, which its consumer says by [`Consumer::at_once`].
+    ///
+    /// It is part of no trace, for the messages may come from several. Where it fails nothing it wrote stays and the same
+    /// messages are handled one by one, so it need not find out which of them is at fault.
+    async fn handle_all(
+        &self,
+        conn: &mut PgConnection,
+        messages: &[Message],
+    ) -> Result<(), Handling> {
+        for message in messages {
+            self.handle(conn, message).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a message did not take effect.
@@ -86,6 +102,7 @@ pub struct Consumer {
     name: &'static str,
     interests: &'static [Interest],
     handler: Arc<dyn Handler>,
+    at_once: bool,
 }
 
 impl Consumer {
@@ -97,7 +114,15 @@ impl Consumer {
             name,
             interests,
             handler: Arc::new(handler),
+            at_once: false,
         }
+    }
+
+    /// The same, whose handler is given what was read together at once.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// The name under which its position and its parked messages are kept.
@@ -207,14 +232,30 @@ impl Consumer {
         let handled = trace
             .scope(self.handler.handle(conn, message))
             .instrument(span);
-        let handled = AssertUnwindSafe(handled);
-        let limit = Duration::from_secs(HANDLE_MAX_SECS);
-        match time::timeout(limit, handled.catch_unwind()).await {
-            Ok(Ok(handled)) => handled,
-            // What the handler wrote is rolled back, and nothing else of it outlives the call.
-            Ok(Err(_)) => Err(Handling::permanent("handler panicked")),
-            Err(late) => Err(Handling::transient(late)),
-        }
+        within_bounds(handled).await
+    }
+
+    /// Lets messages take effect at once, all of which are of types that are listened to.
+    async fn handle_all(
+        &self,
+        conn: &mut PgConnection,
+        messages: &[Message],
+    ) -> Result<(), Handling> {
+        let span = tracing::info_span!("messages", consumer = self.name, count = messages.len());
+        within_bounds(self.handler.handle_all(conn, messages).instrument(span)).await
+    }
+}
+
+/// A handler neither takes the consumer with it when it panics nor keeps it for ever.
+async fn within_bounds(
+    handled: impl Future<Output = Result<(), Handling>>,
+) -> Result<(), Handling> {
+    let limit = Duration::from_secs(HANDLE_MAX_SECS);
+    match time::timeout(limit, AssertUnwindSafe(handled).catch_unwind()).await {
+        Ok(Ok(handled)) => handled,
+        // What the handler wrote is rolled back, and nothing else of it outlives the call.
+        Ok(Err(_)) => Err(Handling::permanent("handler panicked")),
+        Err(late) => Err(Handling::transient(late)),
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Batch<'a> {
     pub(super) records: &'a [Record],
     /// Why records of these offsets can never take effect, as earlier tries found out.
     pub(super) faults: &'a HashMap<i64, String>,
+    /// Whether the handler is given at once what it can be; not after that failed.
+    pub(super) at_once: bool,
 }
 
 /// How one try at a batch ended.
@@ -36,12 +38,15 @@ pub(super) enum Tried {
     Faulty { log_offset: i64, reason: String },
     /// The record at this index cannot take effect now; nothing was written.
     Halted { index: usize, halt: Halt },
+    /// Some record cannot take effect, which one is to be found out one by one; nothing was written.
+    Unclear,
 }
 
 /// Why a record was not taken.
 pub(super) enum Refusal {
     Faulty { log_offset: i64, reason: String },
     Halt(Halt),
+    Unclear,
 }
 
 impl From<sqlx::Error> for Refusal {
@@ -70,25 +75,32 @@ impl Batch<'_> {
             return Ok(Tried::Overtaken);
         };
         let mut keys = Keys::load(&mut tx, consumer, place, self.records, knows_every_key).await?;
+        let mut gathered = Vec::new();
         for (index, record) in self.records.iter().enumerate() {
-            match self.take_one(&mut tx, &mut keys, record).await {
+            let taken = self.take_one(&mut tx, &mut keys, &mut gathered, record);
+            match taken.await {
                 Ok(()) => {}
                 Err(Refusal::Faulty { log_offset, reason }) => {
                     return Ok(Tried::Faulty { log_offset, reason });
                 }
                 Err(Refusal::Halt(halt)) => return Ok(Tried::Halted { index, halt }),
+                Err(Refusal::Unclear) => return Ok(Tried::Unclear),
             }
+        }
+        if self.handle_gathered(&mut tx, &mut gathered).await.is_err() {
+            return Ok(Tried::Unclear);
         }
         keys.save(&mut tx, consumer, place).await?;
         tx.commit().await?;
         Ok(Tried::Moved)
     }
 
-    /// Lets one record take effect, drops it or parks it.
+    /// Lets one record take effect, gathers it for that, drops it or parks it.
     async fn take_one(
         &self,
         conn: &mut PgConnection,
         keys: &mut Keys,
+        gathered: &mut Vec<Message>,
         record: &Record,
     ) -> Result<(), Refusal> {
         let park = parking::Park {
@@ -136,8 +148,14 @@ impl Batch<'_> {
                         .await?;
                     return Ok(());
                 }
-                self.handle(conn, &message, record.log_offset).await?;
                 keys.advance(&record.key, message.version, record.log_offset);
+                if self.at_once && state.blocked.is_none() {
+                    gathered.push(message);
+                    return Ok(());
+                }
+                // Earlier ones of the key may be among them.
+                self.handle_gathered(conn, gathered).await?;
+                self.handle(conn, &message, record.log_offset).await?;
                 if state.blocked == Some(Cause::Gap) {
                     self.fill(conn, keys, record).await?;
                 }
@@ -185,6 +203,24 @@ impl Batch<'_> {
         }
         keys.unblock(key);
         Ok(())
+    }
+
+    /// Lets what was gathered take effect at once, as far as its types are listened to.
+    async fn handle_gathered(
+        &self,
+        conn: &mut PgConnection,
+        gathered: &mut Vec<Message>,
+    ) -> Result<(), Refusal> {
+        let mut messages = std::mem::take(gathered);
+        messages.retain(|message| self.consumer.listens_to(message));
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let handled = self.consumer.handle_all(conn, &messages).await;
+        handled.map_err(|cause| {
+            tracing::debug!(consumer = self.consumer.name(), %cause, "handling messages one by one");
+            Refusal::Unclear
+        })
     }
 
     async fn handle(

@@ -145,11 +145,12 @@ impl Follower {
     /// Lets records take effect, and says where to go on, if it still knows.
     ///
     /// All go in one transaction. A record that fails for good is remembered and the batch tried again without it; one
-    /// that fails for now ends the batch before it.
+    /// that fails for now ends the batch before it. What fails at once is tried again one by one, to learn which it is.
     async fn apply(&self, from: i64, records: &[Record]) -> Result<Option<i64>, Halt> {
         let mut faults = HashMap::new();
         let mut batch = records;
         let mut later = None;
+        let mut at_once = self.consumer.at_once;
         loop {
             let Some(last) = batch.last() else {
                 return match later {
@@ -163,6 +164,7 @@ impl Follower {
                 place: &self.place,
                 records: batch,
                 faults: &faults,
+                at_once,
             };
             match attempt.take(&self.pool, from, next).await? {
                 Tried::Moved => return later.map_or(Ok(Some(next)), Err),
@@ -174,6 +176,7 @@ impl Follower {
                     batch = &batch[..index];
                     later = Some(halt);
                 }
+                Tried::Unclear => at_once = false,
             }
         }
     }

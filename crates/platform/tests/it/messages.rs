@@ -558,6 +558,83 @@ mod consuming {
     }
 }
 
+mod at_once {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_read_together_is_handled_at_once_but_for_types_nobody_listens_to() {
+        let world = World::new().await;
+        let recorder = Recorder::taking_all();
+        for (key, version) in [("a", 1), ("b", 1), ("a", 2), ("a", 2)] {
+            world.put(&thing(key, version)).await;
+        }
+        world.put(&told(THINGS, "thing.ignored", "b", 2)).await;
+        world.put(&thing("b", 3)).await;
+        world.catch_up(&recorder).await;
+        let effects = [of("a", [1]), of("b", [1]), of("a", [2]), of("b", [3])];
+        assert_eq!(world.effects().await, effects.concat());
+        assert_eq!(recorder.given(), [4]);
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn what_fails_at_once_is_handled_one_by_one_and_only_the_one_at_fault_is_parked() {
+        for trouble in [Trouble::Permanent, Trouble::Panic] {
+            let world = World::new().await;
+            let recorder = Recorder::taking_all();
+            recorder.fail_on("b", 1, trouble);
+            for key in ["a", "b", "a", "b"] {
+                world.change(key).await;
+            }
+            world.carry().await;
+            world.catch_up(&recorder).await;
+            assert_eq!(world.effects().await, of("a", [1, 2]));
+            assert_eq!(
+                world.causes().await,
+                [(Some(1), Cause::Fault), (Some(2), Cause::Behind)]
+            );
+            assert_eq!(recorder.given(), [4], "once, then one by one");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_passes_halts_the_partition_at_the_message_that_met_it() {
+        let world = World::new().await;
+        let recorder = Recorder::taking_all();
+        recorder.fail_on("b", 1, Trouble::Transient);
+        for key in ["a", "b", "c"] {
+            world.change(key).await;
+        }
+        world.carry().await;
+        let listening = world.listen(&recorder);
+        until("it was tried again", async || {
+            recorder.failures.load(Ordering::Relaxed) > 3
+        })
+        .await;
+        assert_eq!(world.effects().await, of("a", [1]));
+        recorder.repair();
+        world.settled().await;
+        listening.stop().await;
+        let effects = [of("a", [1]), of("b", [1]), of("c", [1])].concat();
+        assert_eq!(world.effects().await, effects);
+        assert_eq!(world.parked().await, []);
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_takes_effect_before_a_message_that_fills_a_gap() {
+        let world = World::new().await;
+        let recorder = Recorder::taking_all();
+        for (key, version) in [("a", 1), ("a", 3), ("b", 1), ("a", 2), ("a", 4)] {
+            world.put(&thing(key, version)).await;
+        }
+        world.catch_up(&recorder).await;
+        let effects = [of("a", [1]), of("b", [1]), of("a", [2, 3, 4])].concat();
+        assert_eq!(world.effects().await, effects);
+        assert_eq!(recorder.given(), [2, 1]);
+        assert_eq!(world.parked().await, []);
+    }
+}
+
 mod parked {
     use super::*;
 

@@ -379,6 +379,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Recorder {
     troubles: Arc<Mutex<HashMap<(String, i64), Trouble>>>,
     pub(crate) failures: Arc<AtomicUsize>,
+    /// How many messages it was given at once, each time; none when it takes them one by one.
+    pub(crate) at_once: Option<Arc<Mutex<Vec<usize>>>>,
     /// Told when a message that waits has come.
     pub(crate) came: Arc<Notify>,
     pub(crate) go_on: Arc<Notify>,
@@ -386,7 +388,25 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn consumer(&self) -> Consumer {
-        Consumer::new(CONSUMER, INTERESTS, self.clone())
+        let consumer = Consumer::new(CONSUMER, INTERESTS, self.clone());
+        match self.at_once {
+            Some(_) => consumer.at_once(),
+            None => consumer,
+        }
+    }
+
+    /// One that is given at once what was read together.
+    pub(crate) fn taking_all() -> Self {
+        Self {
+            at_once: Some(Arc::default()),
+            ..Self::default()
+        }
+    }
+
+    /// How many messages it was given at once, each time.
+    pub(crate) fn given(&self) -> Vec<usize> {
+        let given = self.at_once.as_ref().expect("it takes all");
+        given.lock().expect("not poisoned").clone()
     }
 
     pub(crate) fn fail_on(&self, key: &str, version: i64, trouble: Trouble) {
@@ -435,6 +455,19 @@ impl Handler for Recorder {
                 Ok(())
             }
         }
+    }
+
+    async fn handle_all(
+        &self,
+        conn: &mut PgConnection,
+        messages: &[Message],
+    ) -> Result<(), Handling> {
+        let given = self.at_once.as_ref().expect("it takes all");
+        given.lock().expect("not poisoned").push(messages.len());
+        for message in messages {
+            self.handle(conn, message).await?;
+        }
+        Ok(())
     }
 }
 
