@@ -18,7 +18,7 @@ mod turn;
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use futures::FutureExt as _;
-use holdfast_platform::{failpoint, fault::Fault, service::Context};
+use holdfast_platform::{database, failpoint, fault::Fault, service::Context};
 use holdfast_proto::{
     inventory::v1 as ledger,
     payments::v1::{self as payments, PaymentStatus},
@@ -33,7 +33,7 @@ use crate::{
     error::OrdersError,
     points,
     saga::{Method, Phase, Saga},
-    store::{self, Due},
+    store::{self, Due, Progress},
     worker::Bell,
 };
 
@@ -309,15 +309,16 @@ impl Run {
             let why = "the hold was over before the order was written";
             changes.push(order.enter(Status::Expired, why, None, now)?);
         }
-        let mut tx = self.begin().await?;
-        if !store::insert_order(&mut tx, &order).await? {
+        failpoint::hit(points::RECORD.0).await?;
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let recorded = store::record_order(&mut db, &order, &saga, &changes, now).await?;
+        drop(db);
+        if !recorded {
             // The same request, twice at the same time: the other one carries it out.
             self.recorded = true;
             return Err(Stop::Lost);
         }
-        store::insert_saga(&mut tx, &saga, now).await?;
-        self.tell(&mut tx, &order, &changes).await?;
-        self.commit(tx, points::RECORD).await?;
+        self.desk.context.wake.wake();
         (self.order, self.saga) = (order, saga);
         self.recorded = true;
         if self.saga.phase == Phase::Done {
@@ -450,16 +451,21 @@ impl Run {
         self.apply_payment(&mut order);
         saga.finish();
 
-        let mut tx = self.begin().await?;
-        let heeds_cancel = !self.is_late();
-        if !store::save_saga(&mut tx, &saga, Due::Never, heeds_cancel, now).await? {
-            drop(tx);
+        let progress = Progress {
+            saga: &saga,
+            due: Due::Never,
+            heeds_cancel: !self.is_late(),
+            order: &order,
+            version_before: self.order.version,
+            changes: &changes,
+        };
+        if !self.save_progress(&progress, now, points::CONFIRM).await? {
             self.look().await?;
-            return Ok(self.cancelled());
+            return match self.saga.cancel {
+                Some(_) if progress.heeds_cancel => Ok(self.cancelled()),
+                _ => Err(Stop::Lost),
+            };
         }
-        self.save_order(&mut tx, &order).await?;
-        self.tell(&mut tx, &order, &changes).await?;
-        self.commit(tx, points::CONFIRM).await?;
         (self.order, self.saga) = (order, saga);
         failpoint::hit(points::CONFIRM.1).await?;
         Ok(Next::On)

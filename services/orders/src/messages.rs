@@ -6,7 +6,7 @@ use holdfast_kernel::{Clock, Id, Money, id, time};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
-    outbox::{self, Announcement},
+    outbox::{self, Announcement, Columns},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -62,12 +62,8 @@ struct PaymentChanged {
     purchase_id: String,
 }
 
-/// Announces changes of an order, in the order they were made.
-pub(crate) async fn announce(
-    db: &mut PgConnection,
-    order: &Order,
-    changes: &[Change],
-) -> Result<(), OrdersError> {
+/// The news of changes of an order, in the order they were made.
+pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, OrdersError> {
     let order_id = order.id.to_string();
     let announcements = changes
         .iter()
@@ -91,7 +87,7 @@ pub(crate) async fn announce(
             )
         })
         .collect();
-    Ok(outbox::announce_all(db, announcements).await?)
+    Ok(outbox::columns(announcements)?)
 }
 
 /// How an order's entering a status is told, on the bus and in its history.

@@ -193,9 +193,8 @@ impl Run {
         if store::close_refund(&mut tx, refund, RefundState::Done).await? {
             let change = order.give_back(refund, now)?;
             self.apply_payment(&mut order);
-            self.save_order(&mut tx, &order).await?;
+            self.save_order(&mut tx, &order, &[change]).await?;
             store::save_returned(&mut tx, &order, &refund.units).await?;
-            self.tell(&mut tx, &order, &[change]).await?;
         }
         self.commit(tx, points::CLOSE_REFUND).await?;
         self.order = order;

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
 use jiff_sqlx::ToSqlx;
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -57,24 +57,60 @@ pub(crate) enum Due {
     Never,
 }
 
-/// Writes a new order with its items; `false` when there is one of that id.
-pub(crate) async fn insert_order(
+/// How far a saga has come, and what that makes of its order.
+pub(crate) struct Progress<'a> {
+    pub(crate) saga: &'a Saga,
+    pub(crate) due: Due,
+    /// A wish to cancel that was not read yet keeps it from being written.
+    pub(crate) heeds_cancel: bool,
+    pub(crate) order: &'a Order,
+    pub(crate) version_before: i64,
+    pub(crate) changes: &'a [Change],
+}
+
+/// Writes a new order with its items, its saga, its history so far and the news of that; `false`, and nothing is written,
+/// when there is one of that id.
+///
+/// The saga belongs to the worker that writes it unless the order is over already.
+pub(crate) async fn record_order(
     db: &mut PgConnection,
     order: &Order,
+    saga: &Saga,
+    changes: &[Change],
+    now: Timestamp,
 ) -> Result<bool, OrdersError> {
-    let items = &order.items;
-    let done = sqlx::query(
+    let column = |of: fn(&Item) -> &str| order.items.iter().map(of).collect::<Vec<_>>();
+    let amounts = |of: fn(&Item) -> i64| order.items.iter().map(of).collect::<Vec<_>>();
+    let due_at = (saga.phase != Phase::Done).then(|| now.to_sqlx());
+    let query = sqlx::query(
         "WITH made AS (
             INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
                                 created_at, updated_at, version)
-            VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $9, $10)
+            VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11)
             ON CONFLICT (id) DO NOTHING
             RETURNING id
+         ), bought AS (
+            INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
+            SELECT made.id, line, sku, name, quantity, unit_price
+            FROM made, unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
+                       WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)
+         ), begun AS (
+            INSERT INTO saga (order_id, epoch, phase, method, due_at, leased_until)
+            SELECT made.id, $16, $17, $18, $19::timestamptz, $20::timestamptz FROM made
+         ), history AS (
+            INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
+            SELECT made.id, type, description, old_value, new_value, user_id, created_at
+            FROM made, unnest($21::text[], $22::text[], $23::text[], $24::text[], $25::uuid[], $26::timestamptz[])
+                       WITH ORDINALITY AS change (type, description, old_value, new_value, user_id, created_at, place)
+            ORDER BY place
+         ), news AS (
+            INSERT INTO outbox (message_id, topic, key, envelope)
+            SELECT message_id, topic, key, envelope
+            FROM made, unnest($27::uuid[], $28::text[], $29::text[], $30::text[])
+                       WITH ORDINALITY AS told (message_id, topic, key, envelope, place)
+            ORDER BY place
          )
-         INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
-         SELECT made.id, line, sku, name, quantity, unit_price
-         FROM made, unnest($11::text[], $12::text[], $13::bigint[], $14::bigint[])
-                    WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)",
+         SELECT id FROM made",
     )
     .bind(order.id.uuid())
     .bind(order.user.uuid())
@@ -85,30 +121,21 @@ pub(crate) async fn insert_order(
     .bind(order.hold_expires_at.to_sqlx())
     .bind(&order.fingerprint)
     .bind(order.created_at.to_sqlx())
+    .bind(order.updated_at.to_sqlx())
     .bind(order.version)
-    .bind(
-        items
-            .iter()
-            .map(|item| item.sku.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        items
-            .iter()
-            .map(|item| item.name.as_str())
-            .collect::<Vec<_>>(),
-    )
-    .bind(items.iter().map(|item| item.quantity).collect::<Vec<_>>())
-    .bind(
-        items
-            .iter()
-            .map(|item| item.unit_price.amount)
-            .collect::<Vec<_>>(),
-    )
-    .execute(db)
-    .await?;
-    // No order is without items.
-    Ok(done.rows_affected() > 0)
+    .bind(column(|item| item.sku.as_str()))
+    .bind(column(|item| &item.name))
+    .bind(amounts(|item| item.quantity))
+    .bind(amounts(|item| item.unit_price.amount))
+    .bind(saga.epoch)
+    .bind(saga.phase.as_str())
+    .bind(saga.method.as_ref().map(Json))
+    .bind(due_at)
+    .bind(saga.leased_until.to_sqlx());
+    let made = bind_changes(query, order, changes)?
+        .fetch_optional(db)
+        .await?;
+    Ok(made.is_some())
 }
 
 /// The order of that id.
@@ -188,31 +215,39 @@ pub(crate) async fn list_orders(
     with_items(db, rows).await
 }
 
-/// Writes what may change of an order, if it still is at the version before; `false` when it is not.
+/// Writes what may change of an order with the changes that made it so, in its history and as news, if it still is at
+/// the version before; `false`, and nothing is written, when it is not.
 pub(crate) async fn save_order(
     db: &mut PgConnection,
     order: &Order,
     version_before: i64,
+    changes: &[Change],
 ) -> Result<bool, OrdersError> {
-    let payment = order.payment.as_ref();
-    let done = sqlx::query(
-        "UPDATE orders SET status = $3, refunded = $4, hold_expires_at = $5, payment_id = $6, payment_status = $7,
-                           next_action = $8, updated_at = $9, version = $10
-         WHERE id = $1 AND version = $2",
+    let query = sqlx::query(
+        "WITH saved AS (
+            UPDATE orders SET status = $3, refunded = $4, hold_expires_at = $5, payment_id = $6, payment_status = $7,
+                              next_action = $8, updated_at = $9, version = $10
+            WHERE id = $1 AND version = $2
+            RETURNING id
+         ), history AS (
+            INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
+            SELECT saved.id, type, description, old_value, new_value, user_id, created_at
+            FROM saved, unnest($11::text[], $12::text[], $13::text[], $14::text[], $15::uuid[], $16::timestamptz[])
+                        WITH ORDINALITY AS change (type, description, old_value, new_value, user_id, created_at, place)
+            ORDER BY place
+         ), news AS (
+            INSERT INTO outbox (message_id, topic, key, envelope)
+            SELECT message_id, topic, key, envelope
+            FROM saved, unnest($17::uuid[], $18::text[], $19::text[], $20::text[])
+                        WITH ORDINALITY AS told (message_id, topic, key, envelope, place)
+            ORDER BY place
+         )
+         SELECT id FROM saved",
     )
     .bind(order.id.uuid())
-    .bind(version_before)
-    .bind(order.status.as_str())
-    .bind(order.refunded.amount)
-    .bind(order.hold_expires_at.to_sqlx())
-    .bind(payment.map(|payment| payment.id.uuid()))
-    .bind(payment.map_or("", |payment| payment.status.as_str()))
-    .bind(payment.map_or("", |payment| payment.next_action.as_str()))
-    .bind(order.updated_at.to_sqlx())
-    .bind(order.version)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() == 1)
+    .bind(version_before);
+    let saved = bind_changes(bind_state(query, order), order, changes)?;
+    Ok(saved.fetch_optional(db).await?.is_some())
 }
 
 /// Writes how many units of these lines have come back.
@@ -238,32 +273,6 @@ pub(crate) async fn save_returned(
     Ok(())
 }
 
-/// Adds changes to the order's history.
-pub(crate) async fn append_events(
-    db: &mut PgConnection,
-    order: Id<id::Order>,
-    changes: &[Change],
-) -> Result<(), OrdersError> {
-    let column = |of: fn(&Change) -> &str| changes.iter().map(of).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
-         SELECT $1, type, description, old_value, new_value, user_id, created_at
-         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[])
-              WITH ORDINALITY AS made (type, description, old_value, new_value, user_id, created_at, place)
-         ORDER BY place",
-    )
-    .bind(order.uuid())
-    .bind(column(|change| messages::kind_of(change.news)))
-    .bind(column(|change| &change.description))
-    .bind(column(|change| &change.old))
-    .bind(column(|change| &change.new))
-    .bind(changes.iter().map(|change| change.actor.map(Id::uuid)).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.at.to_sqlx()).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// The order's history, oldest first.
 pub(crate) async fn list_events(
     db: &mut PgConnection,
@@ -280,28 +289,6 @@ pub(crate) async fn list_events(
     .await?)
 }
 
-/// Writes the saga of a new order, which belongs to the worker that writes it unless the order is over already.
-pub(crate) async fn insert_saga(
-    db: &mut PgConnection,
-    saga: &Saga,
-    now: Timestamp,
-) -> Result<(), OrdersError> {
-    let due_at = (saga.phase != Phase::Done).then(|| now.to_sqlx());
-    sqlx::query(
-        "INSERT INTO saga (order_id, epoch, phase, method, due_at, leased_until)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(saga.order.uuid())
-    .bind(saga.epoch)
-    .bind(saga.phase.as_str())
-    .bind(saga.method.as_ref().map(Json))
-    .bind(due_at)
-    .bind(saga.leased_until.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
 /// Writes how far the saga is, if its epoch still is the highest; `false` when it is not, or when `heeds_cancel` and
 /// somebody asked to cancel.
 ///
@@ -313,36 +300,60 @@ pub(crate) async fn save_saga(
     heeds_cancel: bool,
     now: Timestamp,
 ) -> Result<bool, OrdersError> {
-    let (due_at, leased_until) = match due {
-        Due::Kept => (Some(now), saga.leased_until),
-        Due::At(moment) => (Some(moment), now),
-        Due::Woken | Due::Never => (None, now),
-    };
-    let done = sqlx::query(
+    let query = sqlx::query(
         "UPDATE saga SET phase = $3, ending = $4, ending_reason = $5, method = $6, hold_attempt = $7,
                          hold_extended = $8, failures = $9, failed_step = $10, leased_until = $13,
                          due_at = CASE WHEN wakes = $11 OR $15 AND open_refunds = 0 THEN $12::timestamptz ELSE $14 END
          WHERE order_id = $1 AND epoch = $2 AND (cancel_request IS NULL OR NOT $16)",
-    )
-    .bind(saga.order.uuid())
-    .bind(saga.epoch)
-    .bind(saga.phase.as_str())
-    .bind(saga.ending.map(Status::as_str))
-    .bind(&saga.ending_reason)
-    .bind(saga.method.as_ref().map(Json))
-    .bind(saga.hold_attempt)
-    .bind(saga.hold_extended)
-    .bind(saga.failures)
-    .bind(&saga.failed_step)
-    .bind(saga.wakes)
-    .bind(due_at.map(ToSqlx::to_sqlx))
-    .bind(leased_until.to_sqlx())
-    .bind(now.to_sqlx())
-    .bind(due == Due::Never)
-    .bind(heeds_cancel)
-    .execute(db)
-    .await?;
+    );
+    let done = bind_saga(query, saga, due, heeds_cancel, now)
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Writes how far the saga is as [`save_saga`] does, and what that made of its order as [`save_order`] does; `false`, and
+/// nothing is written, when one of the two cannot be.
+pub(crate) async fn save_progress(
+    db: &mut PgConnection,
+    progress: &Progress<'_>,
+    now: Timestamp,
+) -> Result<bool, OrdersError> {
+    let Progress { saga, order, .. } = *progress;
+    let query = sqlx::query(
+        // Both rows are locked, and seen as they are then, before either is written.
+        "WITH mine AS (
+            SELECT order_id FROM saga JOIN orders ON id = order_id
+            WHERE order_id = $1 AND epoch = $2 AND (cancel_request IS NULL OR NOT $16) AND version = $17
+            FOR UPDATE OF saga, orders
+         ), carried_on AS (
+            UPDATE saga SET phase = $3, ending = $4, ending_reason = $5, method = $6, hold_attempt = $7,
+                            hold_extended = $8, failures = $9, failed_step = $10, leased_until = $13,
+                            due_at = CASE WHEN wakes = $11 OR $15 AND open_refunds = 0 THEN $12::timestamptz ELSE $14 END
+            WHERE order_id = $1 AND EXISTS (SELECT FROM mine)
+         ), saved AS (
+            UPDATE orders SET status = $18, refunded = $19, hold_expires_at = $20, payment_id = $21, payment_status = $22,
+                              next_action = $23, updated_at = $24, version = $25
+            WHERE id = $1 AND EXISTS (SELECT FROM mine)
+         ), history AS (
+            INSERT INTO order_event (order_id, type, description, old_value, new_value, user_id, created_at)
+            SELECT mine.order_id, type, description, old_value, new_value, user_id, created_at
+            FROM mine, unnest($26::text[], $27::text[], $28::text[], $29::text[], $30::uuid[], $31::timestamptz[])
+                       WITH ORDINALITY AS change (type, description, old_value, new_value, user_id, created_at, place)
+            ORDER BY place
+         ), news AS (
+            INSERT INTO outbox (message_id, topic, key, envelope)
+            SELECT message_id, topic, key, envelope
+            FROM mine, unnest($32::uuid[], $33::text[], $34::text[], $35::text[])
+                       WITH ORDINALITY AS told (message_id, topic, key, envelope, place)
+            ORDER BY place
+         )
+         SELECT order_id FROM mine",
+    );
+    let query = bind_saga(query, saga, progress.due, progress.heeds_cancel, now)
+        .bind(progress.version_before);
+    let saved = bind_changes(bind_state(query, order), order, progress.changes)?;
+    Ok(saved.fetch_optional(db).await?.is_some())
 }
 
 /// What may have changed about the saga since its worker last looked.
@@ -706,6 +717,78 @@ pub(crate) async fn audit_history(
     .bind(orders)
     .fetch_all(db)
     .await
+}
+
+/// A statement whose next parameters are bound.
+type Bound<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Binds sixteen: the saga's order and epoch, how far it is, when it is looked at next, and what the writing depends on.
+fn bind_saga<'q>(
+    query: Bound<'q>,
+    saga: &'q Saga,
+    due: Due,
+    heeds_cancel: bool,
+    now: Timestamp,
+) -> Bound<'q> {
+    let (due_at, leased_until) = match due {
+        Due::Kept => (Some(now), saga.leased_until),
+        Due::At(moment) => (Some(moment), now),
+        Due::Woken | Due::Never => (None, now),
+    };
+    query
+        .bind(saga.order.uuid())
+        .bind(saga.epoch)
+        .bind(saga.phase.as_str())
+        .bind(saga.ending.map(Status::as_str))
+        .bind(&saga.ending_reason)
+        .bind(saga.method.as_ref().map(Json))
+        .bind(saga.hold_attempt)
+        .bind(saga.hold_extended)
+        .bind(saga.failures)
+        .bind(&saga.failed_step)
+        .bind(saga.wakes)
+        .bind(due_at.map(ToSqlx::to_sqlx))
+        .bind(leased_until.to_sqlx())
+        .bind(now.to_sqlx())
+        .bind(due == Due::Never)
+        .bind(heeds_cancel)
+}
+
+/// Binds eight: all that may change of an order.
+fn bind_state<'q>(query: Bound<'q>, order: &'q Order) -> Bound<'q> {
+    let payment = order.payment.as_ref();
+    query
+        .bind(order.status.as_str())
+        .bind(order.refunded.amount)
+        .bind(order.hold_expires_at.to_sqlx())
+        .bind(payment.map(|payment| payment.id.uuid()))
+        .bind(payment.map_or("", |payment| payment.status.as_str()))
+        .bind(payment.map_or("", |payment| payment.next_action.as_str()))
+        .bind(order.updated_at.to_sqlx())
+        .bind(order.version)
+}
+
+/// Binds ten: the columns of the changes in the order's history, and those of the news of them.
+fn bind_changes<'q>(
+    query: Bound<'q>,
+    order: &Order,
+    changes: &'q [Change],
+) -> Result<Bound<'q>, OrdersError> {
+    let news = messages::news_of(order, changes)?;
+    let column = |of: fn(&Change) -> &str| changes.iter().map(of).collect::<Vec<_>>();
+    let actors = changes.iter().map(|change| change.actor.map(Id::uuid));
+    let moments = changes.iter().map(|change| change.at.to_sqlx());
+    Ok(query
+        .bind(column(|change| messages::kind_of(change.news)))
+        .bind(column(|change| &change.description))
+        .bind(column(|change| &change.old))
+        .bind(column(|change| &change.new))
+        .bind(actors.collect::<Vec<_>>())
+        .bind(moments.collect::<Vec<_>>())
+        .bind(news.message_ids)
+        .bind(news.topics)
+        .bind(news.keys)
+        .bind(news.envelopes))
 }
 
 async fn one(db: &mut PgConnection, row: Option<OrderRow>) -> Result<Option<Order>, OrdersError> {

@@ -8,7 +8,7 @@ use crate::{
     api::{Api, parse_fingerprint, parse_reason, parse_request_id},
     domain::{Order, Refund, RefundState, Share, Status},
     error::OrdersError,
-    messages, points,
+    points,
     saga::Cancel,
     store,
 };
@@ -89,9 +89,7 @@ impl Api {
                 };
                 let before = order.version;
                 let change = order.enter(Status::Cancelled, why, cancel.by, now)?;
-                store::save_order(&mut tx, &order, before).await?;
-                store::append_events(&mut tx, order.id, std::slice::from_ref(&change)).await?;
-                messages::announce(&mut tx, &order, &[change]).await?;
+                store::save_order(&mut tx, &order, before, &[change]).await?;
                 // Nothing may be left to give back but what is under way already.
                 if let Ok((amount, units)) = order.refund_share(&Share::Rest, &promised) {
                     let refund = Refund {

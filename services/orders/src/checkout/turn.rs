@@ -14,10 +14,9 @@ use super::{
 use crate::{
     domain::{Change, Order, RefundState, Returned, Status},
     error::OrdersError,
-    messages,
     points::{self, Around},
-    saga::{Cancel, Phase},
-    store::{self, Due},
+    saga::{Cancel, Phase, Saga},
+    store::{self, Due, Progress},
     worker,
 };
 
@@ -38,11 +37,8 @@ impl Run {
         saga.ending_reason = reason;
         saga.phase = Phase::Undoing;
         saga.failures = 0;
-        let mut tx = self.begin().await?;
-        if !store::save_saga(&mut tx, &saga, Due::Kept, false, now).await? {
-            return Err(Stop::Lost);
-        }
-        self.commit(tx, points::TURN_BACK).await?;
+        self.save_saga(&saga, Due::Kept, now, points::TURN_BACK)
+            .await?;
         self.saga = saga;
         failpoint::hit(points::TURN_BACK.1).await?;
         Ok(())
@@ -96,8 +92,7 @@ impl Run {
         }
         saga.open_refunds = 0;
         if !changes.is_empty() {
-            self.save_order(&mut tx, &order).await?;
-            self.tell(&mut tx, &order, &changes).await?;
+            self.save_order(&mut tx, &order, &changes).await?;
         }
         self.commit(tx, points::END).await?;
         (self.order, self.saga) = (order, saga);
@@ -211,13 +206,17 @@ impl Run {
         }
         let now = self.now();
         let change = order.enter(Status::AwaitingPayment, why, None, now)?;
-        let mut tx = self.begin().await?;
-        if !store::save_saga(&mut tx, &self.saga, Due::Kept, false, now).await? {
+        let progress = Progress {
+            saga: &self.saga,
+            due: Due::Kept,
+            heeds_cancel: false,
+            order: &order,
+            version_before: self.order.version,
+            changes: &[change],
+        };
+        if !self.save_progress(&progress, now, points::AWAIT).await? {
             return Err(Stop::Lost);
         }
-        self.save_order(&mut tx, &order).await?;
-        self.tell(&mut tx, &order, &[change]).await?;
-        self.commit(tx, points::AWAIT).await?;
         self.order = order;
         failpoint::hit(points::AWAIT.1).await?;
         Ok(())
@@ -227,11 +226,7 @@ impl Run {
     pub(crate) async fn rest(&mut self, due: Due) -> Result<(), Stop> {
         let now = self.now();
         self.saga.failures = 0;
-        let mut tx = self.begin().await?;
-        if !store::save_saga(&mut tx, &self.saga, due, false, now).await? {
-            return Err(Stop::Lost);
-        }
-        self.commit(tx, points::REST).await?;
+        self.save_saga(&self.saga, due, now, points::REST).await?;
         failpoint::hit(points::REST.1).await?;
         Ok(())
     }
@@ -284,8 +279,7 @@ impl Run {
             if order.status != Status::NeedsAttention {
                 let why = format!("step {} failed {} times", self.step, self.saga.failures);
                 let change = order.enter(Status::NeedsAttention, why, None, now)?;
-                self.save_order(&mut tx, &order).await?;
-                self.tell(&mut tx, &order, &[change]).await?;
+                self.save_order(&mut tx, &order, &[change]).await?;
             }
         }
         self.commit(tx, points::PUT_OFF).await?;
@@ -350,22 +344,43 @@ impl Run {
         &self,
         tx: &mut Transaction<'_, Postgres>,
         order: &Order,
+        changes: &[Change],
     ) -> Result<(), Stop> {
-        if store::save_order(tx, order, self.order.version).await? {
+        if store::save_order(tx, order, self.order.version, changes).await? {
             Ok(())
         } else {
             Err(Stop::Lost)
         }
     }
 
-    pub(crate) async fn tell(
+    /// Writes how far the saga is, in a transaction that is nothing but this.
+    async fn save_saga(
         &self,
-        tx: &mut Transaction<'_, Postgres>,
-        order: &Order,
-        changes: &[Change],
+        saga: &Saga,
+        due: Due,
+        now: Timestamp,
+        point: Around,
     ) -> Result<(), Stop> {
-        store::append_events(tx, order.id, changes).await?;
-        messages::announce(tx, order, changes).await?;
-        Ok(())
+        failpoint::hit(point.0).await?;
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        if store::save_saga(&mut db, saga, due, false, now).await? {
+            Ok(())
+        } else {
+            Err(Stop::Lost)
+        }
+    }
+
+    /// Writes saga and order, in a transaction that is nothing but this; `false` when that cannot be.
+    pub(super) async fn save_progress(
+        &self,
+        progress: &Progress<'_>,
+        now: Timestamp,
+        point: Around,
+    ) -> Result<bool, Stop> {
+        failpoint::hit(point.0).await?;
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let saved = store::save_progress(&mut db, progress, now).await?;
+        self.desk.context.wake.wake();
+        Ok(saved)
     }
 }
