@@ -1,6 +1,6 @@
 //! What this service tells others, and what it listens to.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use holdfast_kernel::{Clock, Id, Money, id, time};
 use holdfast_platform::{
@@ -114,8 +114,8 @@ pub(crate) fn consumers(clock: Arc<dyn Clock>, bell: Bell) -> Vec<Consumer> {
     const UNITS: &[Interest] = &[HOLD_NEWS];
     let waker = Waker { clock, bell };
     vec![
-        Consumer::new("orders.payments", MONEY, waker.clone()),
-        Consumer::new("orders.holds", UNITS, waker),
+        Consumer::new("orders.payments", MONEY, waker.clone()).at_once(),
+        Consumer::new("orders.holds", UNITS, waker).at_once(),
     ]
 }
 
@@ -128,20 +128,37 @@ pub(crate) struct Waker {
 #[tonic::async_trait]
 impl Handler for Waker {
     async fn handle(&self, db: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+        self.handle_all(db, std::slice::from_ref(message)).await
+    }
+
+    async fn handle_all(
+        &self,
+        db: &mut PgConnection,
+        messages: &[Message],
+    ) -> Result<(), Handling> {
         let now = time::to_micros(self.clock.now());
-        if message.topic == HOLDS.name() {
-            let hold: Id<id::Hold> = message.key.parse().map_err(Handling::permanent)?;
-            // An order and its hold share their UUID; bookings' holds wake nobody here.
-            store::note_hold_ended(db, Id::new(hold.uuid()), now).await?;
-        } else {
+        let mut wakes = false;
+        // By order, and whether the news could revive it. Sorted, so that two who wake the same ones do not deadlock.
+        let mut of_money: BTreeMap<Id<id::Order>, bool> = BTreeMap::new();
+        for message in messages {
+            if message.topic == HOLDS.name() {
+                let hold: Id<id::Hold> = message.key.parse().map_err(Handling::permanent)?;
+                // An order and its hold share their UUID; bookings' holds wake nobody here.
+                wakes |= store::note_hold_ended(db, Id::new(hold.uuid()), now).await?;
+                continue;
+            }
             let purchase = message.decode::<PaymentChanged>()?.purchase_id;
             // "bkg_…" is the saga of bookings.
-            if let Ok(order) = purchase.parse::<Id<id::Order>>() {
-                let may_revive = REVIVING.contains(&message.kind.as_str());
-                store::wake_saga(db, order, may_revive, now).await?;
+            if let Ok(order) = purchase.parse() {
+                *of_money.entry(order).or_default() |= REVIVING.contains(&message.kind.as_str());
             }
         }
-        self.bell.ring();
+        if !of_money.is_empty() {
+            wakes |= store::wake_sagas(db, &of_money, now).await?;
+        }
+        if wakes {
+            self.bell.ring();
+        }
         Ok(())
     }
 }

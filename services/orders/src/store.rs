@@ -2,7 +2,10 @@
 //!
 //! Who needs several of the rows locks the saga first, then the order.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
 use jiff_sqlx::ToSqlx;
@@ -386,6 +389,16 @@ pub(crate) async fn renew_lease(
     Ok(done.rows_affected() == 1)
 }
 
+/// Whether [`claim_due`] would find any.
+pub(crate) async fn is_any_due(db: &mut PgConnection, now: Timestamp) -> Result<bool, OrdersError> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM saga WHERE due_at <= $1 AND leased_until <= $1)",
+    )
+    .bind(now.to_sqlx())
+    .fetch_one(db)
+    .await?)
+}
+
 /// Takes over up to `limit` sagas that are due and nobody's, those due longest first.
 pub(crate) async fn claim_due(
     db: &mut PgConnection,
@@ -427,36 +440,44 @@ pub(crate) async fn lock_saga(
     row.map(SagaRow::read).transpose()
 }
 
-/// Has a worker look at the saga soon, where there may be something to do: it is not over, refunds are open, the order
-/// is stuck, or it was given up and `may_revive` says that the news could change that.
-pub(crate) async fn wake_saga(
+/// Has a worker look soon at the sagas of which there is news of money, where there may be something to do: it is not over,
+/// refunds are open, the order is stuck, or it was given up and the news may revive it, as each `true` says. Says whether
+/// there is any such.
+pub(crate) async fn wake_sagas(
     db: &mut PgConnection,
-    order: Id<id::Order>,
-    may_revive: bool,
+    news: &BTreeMap<Id<id::Order>, bool>,
     now: Timestamp,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE saga SET wakes = wakes + 1, due_at = least(due_at, $2)
-         FROM orders
-         WHERE saga.order_id = $1 AND orders.id = saga.order_id
-           AND (phase <> 'done' OR open_refunds > 0 OR status = 'needs_attention'
-                OR $3 AND status IN ('expired', 'payment_failed', 'cancelled'))",
+) -> Result<bool, sqlx::Error> {
+    let woken = sqlx::query(
+        // Found by a look-up each, for most news has nothing to wake and a join that is planned while the tables are young
+        // reads all there is. The order is locked too, or one just given up would be seen as it was before.
+        "WITH woken AS (
+            SELECT found.order_id
+            FROM unnest($1::uuid[], $2::boolean[]) AS news (order_id, may_revive), LATERAL (
+                SELECT saga.order_id FROM saga JOIN orders ON orders.id = saga.order_id
+                WHERE saga.order_id = news.order_id
+                  AND (phase <> 'done' OR open_refunds > 0 OR status = 'needs_attention'
+                       OR may_revive AND status IN ('expired', 'payment_failed', 'cancelled'))
+                FOR NO KEY UPDATE OF saga, orders
+            ) AS found
+         )
+         UPDATE saga SET wakes = wakes + 1, due_at = least(due_at, $3) FROM woken WHERE saga.order_id = woken.order_id",
     )
-    .bind(order.uuid())
+    .bind(news.keys().map(|order| order.uuid()).collect::<Vec<_>>())
+    .bind(news.values().copied().collect::<Vec<_>>())
     .bind(now.to_sqlx())
-    .bind(may_revive)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(woken.rows_affected() > 0)
 }
 
-/// Notes that the ledger ended the order's hold, and has a worker look if that matters still.
+/// Notes that the ledger ended the order's hold, and has a worker look if that matters still, which it says.
 pub(crate) async fn note_hold_ended(
     db: &mut PgConnection,
     order: Id<id::Order>,
     now: Timestamp,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query(
         "UPDATE saga SET hold_ended = true, wakes = wakes + 1, due_at = least(due_at, $2)
          WHERE order_id = $1 AND phase <> 'done'",
     )
@@ -464,7 +485,7 @@ pub(crate) async fn note_hold_ended(
     .bind(now.to_sqlx())
     .execute(db)
     .await?;
-    Ok(())
+    Ok(noted.rows_affected() > 0)
 }
 
 /// Asks the saga to cancel at its next step. The first asking stands.

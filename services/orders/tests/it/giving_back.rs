@@ -142,6 +142,29 @@ async fn a_wish_to_cancel_that_comes_while_the_money_is_being_taken_is_heeded_be
 }
 
 #[tokio::test]
+async fn a_wish_to_cancel_that_is_being_written_while_its_purchase_is_confirmed_is_heeded() {
+    let world = World::answering_within(50).await;
+    let line = world.till.line.clone();
+    line.breaks("capture", Break::Paused);
+    let key = new_key();
+    let buying = world.start_buying(&key, &[("TSHIRT", 2)], "ok");
+    line.hangs().await;
+    let mut wish = world.db.app().begin().await.expect("a transaction");
+    sqlx::query("UPDATE saga SET cancel_request = gen_random_uuid(), cancel_fingerprint = ''")
+        .execute(&mut *wish)
+        .await
+        .expect("written");
+    line.go_on();
+    world.until_waits("WITH mine").await;
+    wish.commit().await.expect("written");
+    buying.await.expect("it lives").ok();
+    world.becomes(&order_of(&key), OrderStatus::Refunded).await;
+    world.rests().await;
+    assert!(!world.announced().await.contains(&"confirmed v3".to_owned()));
+    world.is_sound().await;
+}
+
+#[tokio::test]
 async fn money_that_arrives_for_a_cancelled_order_goes_back() {
     let world = World::answering_within(100).await;
     let order = world

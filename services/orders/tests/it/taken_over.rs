@@ -55,18 +55,7 @@ async fn a_worker_whose_purchase_is_taken_over_between_its_look_and_the_renewal_
     .expect("taken over");
     line.go_on();
     // It has looked, for a look does not wait; its renewal does.
-    world
-        .until("the renewal waits", async || {
-            let query = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'
-                   AND query LIKE 'UPDATE saga SET leased_until%'";
-            let waiting: i64 = sqlx::query_scalar(query)
-                .fetch_one(&world.db.app())
-                .await
-                .ok()?;
-            (waiting > 0).then_some(())
-        })
-        .await;
+    world.until_waits("UPDATE saga SET leased_until").await;
     other.commit().await.expect("taken over");
     buying.await.expect("it lives").ok();
     world.work_ends().await;
@@ -99,6 +88,37 @@ async fn a_worker_that_was_replaced_writes_nothing_of_the_step_that_failed_it() 
         .await
         .expect("a saga");
     assert_eq!(failed_step, "");
+    world.rests().await;
+    world.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_purchase_is_taken_over_while_its_confirmation_waits_confirms_nothing() {
+    let world = World::answering_within(50).await;
+    let line = world.till.line.clone();
+    line.breaks("capture", Break::Paused);
+    let key = new_key();
+    let buying = world.start_buying(&key, &[("TSHIRT", 2)], "ok");
+    line.hangs().await;
+    let mut other = world.db.app().begin().await.expect("a transaction");
+    sqlx::query(
+        "UPDATE saga SET epoch = epoch + 1, leased_until = leased_until + interval '1 hour'",
+    )
+    .execute(&mut *other)
+    .await
+    .expect("taken over");
+    line.go_on();
+    world.until_waits("WITH mine").await;
+    other.commit().await.expect("taken over");
+    buying.await.expect("it lives").ok();
+    assert_eq!(
+        world.order(&order_of(&key)).await.status(),
+        OrderStatus::Pending
+    );
+    assert_eq!(world.announced().await, ["created v1"]);
+
+    is_free(&mut world.db.app().acquire().await.expect("a connection")).await;
+    world.becomes(&order_of(&key), OrderStatus::Confirmed).await;
     world.rests().await;
     world.is_sound().await;
 }

@@ -1,5 +1,6 @@
 //! Payments that take their time: the customer must act, the provider does not say, the truth comes late.
 
+use holdfast_kernel::{Id, id};
 use holdfast_proto::{orders::v1::OrderStatus, payments::v1::PaymentStatus};
 
 use crate::{
@@ -302,4 +303,74 @@ async fn a_slow_provider_is_told_of_as_waiting_while_the_call_goes_on() {
 
 fn hold_of(order: &str) -> String {
     order.replace("ord_", "hld_")
+}
+
+#[tokio::test]
+async fn money_told_of_while_its_order_is_being_given_up_is_not_slept_over() {
+    let world = World::new().await;
+    let order = world
+        .bought(&[("TSHIRT", 2)], "timeout", OrderStatus::AwaitingPayment)
+        .await;
+    world.work_ends().await;
+    let mut giving_up = world.db.app().begin().await.expect("a transaction");
+    for writing in [
+        "UPDATE saga SET phase = 'done', due_at = NULL",
+        "UPDATE orders SET status = 'expired'",
+    ] {
+        sqlx::query(writing)
+            .execute(&mut *giving_up)
+            .await
+            .expect(writing);
+    }
+    let news = world.hears("holdfast.payments", "payment.captured", "pay_", &order);
+    let ending = async {
+        world.until_waits("WITH woken").await;
+        giving_up.commit().await.expect("given up");
+    };
+    tokio::join!(news, ending);
+    let is_due: bool = sqlx::query_scalar("SELECT due_at IS NOT NULL FROM saga")
+        .fetch_one(&world.db.app())
+        .await
+        .expect("a saga");
+    assert!(is_due);
+}
+
+#[tokio::test]
+async fn news_of_several_orders_that_is_read_together_wakes_each_of_them_and_no_other() {
+    let world = World::answering_within(50).await;
+    let mut orders = Vec::new();
+    for _ in 0..3 {
+        let order = world
+            .bought(&[("TSHIRT", 1)], "timeout", OrderStatus::AwaitingPayment)
+            .await;
+        orders.push(order);
+    }
+    world.work_ends().await;
+    let wakes = async || -> Vec<(String, i64)> {
+        let all: Vec<(uuid::Uuid, i64)> = sqlx::query_as("SELECT order_id, wakes FROM saga")
+            .fetch_all(&world.db.app())
+            .await
+            .expect("sagas");
+        let name = |order| Id::<id::Order>::new(order).to_string();
+        let mut all: Vec<_> = (all.into_iter())
+            .map(|(order, wakes)| (name(order), wakes))
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    let before = wakes().await;
+    world
+        .reads(&[
+            ("payment.authorized", &orders[0]),
+            ("payment.failed", &orders[2]),
+            ("payment.captured", &orders[0]),
+        ])
+        .await;
+    let woken: Vec<String> = (before.into_iter().zip(wakes().await))
+        .filter(|((_, before), (_, after))| before < after)
+        .map(|((order, _), _)| order)
+        .collect();
+    let mut told = vec![orders[0].clone(), orders[2].clone()];
+    told.sort_unstable();
+    assert_eq!(woken, told);
 }

@@ -5,13 +5,16 @@ use std::{future::Future, sync::Arc, time::Duration};
 use holdfast_kernel::{Id, RequestId, id};
 use holdfast_orders::{Peers, Settings, Status as Stands};
 use holdfast_platform::{
+    bus::{Bus, Outgoing},
     consumer::Consumer,
     database,
+    embedded_log::EmbeddedLog,
     fault::Fault,
     identity::Role,
     message::Message,
     outbox, settings,
     transport::{self, Door, Transport},
+    wakeup::Wakeups,
 };
 use holdfast_proto::{
     catalog::v1::{
@@ -381,6 +384,21 @@ impl World {
         .await;
     }
 
+    /// Waits until a statement that begins so waits for a lock.
+    pub(crate) async fn until_waits(&self, statement: &str) {
+        self.until(&format!("{statement} waits"), async || {
+            let query = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock' AND starts_with(query, $1)";
+            let waiting: i64 = sqlx::query_scalar(query)
+                .bind(statement)
+                .fetch_one(&self.db.app())
+                .await
+                .ok()?;
+            (waiting > 0).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) async fn until<T>(&self, what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         let looking = async {
             loop {
@@ -436,6 +454,57 @@ impl World {
             let mut tx = self.db.app().begin().await.expect("a transaction");
             consumer.handle(&mut tx, &message).await.expect("an effect");
             tx.commit().await.expect("committed");
+        }
+    }
+
+    /// News of orders' money lies on the bus, each of a payment of its own, and the service reads it all together.
+    pub(crate) async fn reads(&self, news: &[(&str, &str)]) {
+        let bus_pool = database::connect(&self.db.bus_url(), 2)
+            .await
+            .expect("a bus");
+        let log = EmbeddedLog::new(bus_pool, Wakeups::default());
+        let outgoing: Vec<Outgoing> = (news.iter().zip(1..))
+            .map(|((kind, order), outbox_id)| {
+                let message = Message {
+                    id: RequestId::generate().uuid(),
+                    topic: "holdfast.payments".to_owned(),
+                    key: format!("pay_{outbox_id}"),
+                    version: 1,
+                    kind: (*kind).to_owned(),
+                    at: holdfast_kernel::Clock::now(&self.clock),
+                    traceparent: None,
+                    data: serde_json::json!({ "purchase_id": order }),
+                };
+                Outgoing {
+                    outbox_id,
+                    message_id: message.id,
+                    topic: message.topic.clone(),
+                    key: message.key.clone(),
+                    envelope: message.to_envelope(),
+                }
+            })
+            .collect();
+        log.append("payments", &outgoing).await.expect("appended");
+        let shutdown = CancellationToken::new();
+        let reading: Vec<_> = (self.process.consumers.iter())
+            .map(|consumer| {
+                let bus: Arc<dyn Bus> = Arc::new(log.clone());
+                tokio::spawn(consumer.clone().run(self.db.app(), bus, shutdown.clone()))
+            })
+            .collect();
+        self.until("all is read", async || {
+            let position: i64 = sqlx::query_scalar(
+                "SELECT next_offset FROM consumer_position WHERE consumer = 'orders.payments'",
+            )
+            .fetch_one(&self.db.app())
+            .await
+            .ok()?;
+            (position == outgoing.len() as i64).then_some(())
+        })
+        .await;
+        shutdown.cancel();
+        for reader in reading {
+            reader.await.expect("it ends in order");
         }
     }
 
