@@ -87,7 +87,6 @@ impl Bus for EmbeddedLog {
                 .await
                 .map_err(|error| reused(service, error))?;
         }
-        tell(&mut tx, &topics).await?;
         tx.commit().await?;
         for topic in topics {
             self.wakeups.wake(topic);
@@ -109,6 +108,7 @@ impl Bus for EmbeddedLog {
                 },
                 pool: self.pool.clone(),
                 appended: self.wakeups.of(topic.name()),
+                end: None,
             })
             .collect();
         Ok(Box::new(LogSubscription { partitions }))
@@ -134,6 +134,8 @@ struct LogPartition {
     place: Place,
     pool: PgPool,
     appended: watch::Receiver<()>,
+    /// Where the log ended when it was last looked at, until it is time to look again.
+    end: Option<i64>,
 }
 
 impl LogPartition {
@@ -167,24 +169,21 @@ impl Partition for LogPartition {
 
     async fn read(&mut self, from: i64) -> Result<Vec<Record>, BusError> {
         loop {
-            // Whatever is appended after this wakes us below.
-            self.appended.borrow_and_update();
-            let extent = extent(&mut *self.pool.acquire().await?, &self.place).await?;
-            self.check(from, extent)?;
-            if from < extent.next_offset {
-                let records = read(&mut *self.pool.acquire().await?, &self.place, from).await?;
-                // Otherwise the log was cut just now: look again and say so.
-                if records
-                    .first()
-                    .is_some_and(|first| first.log_offset == from)
-                {
+            if self.end != Some(from) {
+                // Whatever is appended after this wakes us below.
+                self.appended.borrow_and_update();
+                let mut conn = self.pool.acquire().await?;
+                let (extent, records) = read(&mut conn, &self.place, from).await?;
+                self.check(from, extent)?;
+                self.end = Some(extent.next_offset);
+                if !records.is_empty() {
                     return Ok(records);
                 }
-                continue;
             }
             let look = Duration::from_millis(LOOK_MILLIS);
             // Either way it is time to look.
             time::timeout(look, self.appended.changed()).await.ok();
+            self.end = None;
         }
     }
 
@@ -240,7 +239,8 @@ async fn lock_known_counter(conn: &mut PgConnection, topic: &str) -> Result<bool
     Ok(locked.is_some())
 }
 
-/// Appends what goes to the topic, as far as it is not there yet. The counter must be locked.
+/// Appends what goes to the topic, as far as it is not there yet, and has other processes told once this commits. The
+/// counter must be locked.
 async fn append(
     conn: &mut PgConnection,
     service: &str,
@@ -265,7 +265,8 @@ async fn append(
             RETURNING log_offset
          )
          UPDATE topic SET next_offset = next_offset + (SELECT count(*) FROM appended)
-         WHERE name = $1 AND partition = $2",
+         WHERE name = $1 AND partition = $2
+         RETURNING pg_notify($8, name)",
     )
     .bind(topic)
     .bind(ONLY_PARTITION)
@@ -274,18 +275,9 @@ async fn append(
     .bind(outgoing.iter().map(|message| message.message_id).collect::<Vec<_>>())
     .bind(outgoing.iter().map(|message| message.key.as_str()).collect::<Vec<_>>())
     .bind(outgoing.iter().map(|message| message.envelope.as_str()).collect::<Vec<_>>())
+    .bind(CHANNEL)
     .execute(conn)
     .await?;
-    Ok(())
-}
-
-/// Has other processes told of the topics once this commits.
-async fn tell(conn: &mut PgConnection, topics: &[&str]) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_notify($1, topic) FROM unnest($2::text[]) AS told (topic)")
-        .bind(CHANNEL)
-        .bind(topics)
-        .execute(conn)
-        .await?;
     Ok(())
 }
 
@@ -301,22 +293,47 @@ async fn extent(conn: &mut PgConnection, place: &Place) -> Result<Extent, sqlx::
     Ok(extent.unwrap_or_default())
 }
 
+/// The partition's extent, and its first messages from that offset on, as they were at one moment.
 async fn read(
     conn: &mut PgConnection,
     place: &Place,
     from: i64,
-) -> Result<Vec<Record>, sqlx::Error> {
-    sqlx::query_as(
-        "SELECT log_offset, key, envelope FROM message
-         WHERE topic = $1 AND partition = $2 AND log_offset >= $3
-         ORDER BY log_offset LIMIT $4",
+) -> Result<(Extent, Vec<Record>), sqlx::Error> {
+    let rows: Vec<ReadRow> = sqlx::query_as(
+        "SELECT log_start, next_offset, log_offset, key, envelope
+         FROM topic LEFT JOIN LATERAL (
+            SELECT log_offset, key, envelope FROM message
+            WHERE topic = $1 AND partition = $2 AND log_offset >= $3
+            ORDER BY log_offset LIMIT $4
+         ) AS first ON true
+         WHERE name = $1 AND partition = $2 ORDER BY log_offset",
     )
     .bind(place.topic.name())
     .bind(place.partition)
     .bind(from)
     .bind(READ_MAX_RECORDS as i64)
     .fetch_all(conn)
-    .await
+    .await?;
+    // A topic that nobody has announced to is empty.
+    let extent = rows.first().map_or_else(Extent::default, |row| row.extent);
+    let records = rows.into_iter().filter_map(|row| {
+        Some(Record {
+            log_offset: row.log_offset?,
+            key: row.key?,
+            envelope: row.envelope?,
+        })
+    });
+    Ok((extent, records.collect()))
+}
+
+/// An offset, a key and an envelope, unless there is no message.
+#[derive(sqlx::FromRow)]
+struct ReadRow {
+    #[sqlx(flatten)]
+    extent: Extent,
+    log_offset: Option<i64>,
+    key: Option<String>,
+    envelope: Option<String>,
 }
 
 async fn partitions(conn: &mut PgConnection) -> Result<Vec<(String, i32)>, sqlx::Error> {

@@ -260,7 +260,7 @@ pub(crate) async fn park(
     Ok(())
 }
 
-pub(crate) use store::{causes, count, unpark};
+pub(crate) use store::{count, unpark};
 
 /// The parked message of the key that comes first.
 pub(crate) async fn first(
@@ -395,9 +395,9 @@ async fn lock_first(
     let Some(first) = first(conn, name, topic, key).await? else {
         return Ok(None);
     };
-    let versions = consumer::store::versions(conn, name, topic, &[key]).await?;
+    let states = consumer::store::states(conn, name, topic, &[key]).await?;
     let state = KeyState {
-        version: versions.first().map(|(_, version)| *version),
+        version: states.get(key).and_then(|state| state.version),
         blocked: None,
     };
     Ok(Some((first, state, knows_every_key.unwrap_or(false))))
@@ -512,29 +512,6 @@ mod store {
         .execute(conn)
         .await?;
         Ok(())
-    }
-
-    /// Which of the keys are blocked, and whether only by a gap.
-    pub(crate) async fn causes(
-        conn: &mut PgConnection,
-        consumer: &str,
-        topic: &str,
-        keys: &[&str],
-    ) -> Result<Vec<(String, Cause)>, sqlx::Error> {
-        let blocked: Vec<(String, bool)> = sqlx::query_as(
-            "SELECT key, bool_and(cause = 'gap') FROM parked_message
-             WHERE consumer = $1 AND topic = $2 AND key = ANY ($3) GROUP BY key",
-        )
-        .bind(consumer)
-        .bind(topic)
-        .bind(keys)
-        .fetch_all(conn)
-        .await?;
-        let cause = |only_gap| if only_gap { Cause::Gap } else { Cause::Fault };
-        Ok(blocked
-            .into_iter()
-            .map(|(key, only_gap)| (key, cause(only_gap)))
-            .collect())
     }
 
     pub(super) async fn first(

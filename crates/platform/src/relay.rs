@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// From one look to the next, in milliseconds: at most when nobody wakes the relay, at least however often somebody does,
-/// for a look costs ten round trips whatever it carries.
+/// for a look costs eight round trips whatever it carries.
 pub const POLL_MILLIS: u64 = 50;
 /// How much longer than an idle look itself the rest after it is, at least. While a snapshot is held open somewhere, a look
 /// passes over every row deleted since (about 1 µs each); then looks become rarer instead of eating a core.
@@ -149,9 +149,6 @@ impl Relay {
             return Ok(0);
         }
         let mut tx = sqlx::Connection::begin(&mut *conn).await?;
-        if !store::own_outbox(&mut tx).await? {
-            return Ok(0);
-        }
         let mut outgoing = store::take_pending(&mut tx, BATCH_MAX_MESSAGES).await?;
         outgoing.sort_unstable_by_key(|message| message.outbox_id);
         if !outgoing.is_empty()
@@ -221,26 +218,21 @@ mod store {
         Ok(first.is_some())
     }
 
-    /// Makes this the one transaction that empties the outbox of the schema, or says that another one is.
+    /// Takes the oldest rows out, in no order; none while another transaction empties the outbox of the schema.
     ///
-    /// Its commit need not wait for the disk: a deletion that is lost is made again, and what is appended again is left out.
-    pub(super) async fn own_outbox(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let (owned, _): (bool, String) = sqlx::query_as(
-            "SELECT pg_try_advisory_xact_lock(hashtextextended('outbox of ' || current_schema(), 0)),
-                    set_config('synchronous_commit', 'off', true)",
-        )
-        .fetch_one(conn)
-        .await?;
-        Ok(owned)
-    }
-
-    /// Takes the oldest rows out, in no order.
+    /// Its commit need not wait for the disk: a deletion that is lost is made again, and what is appended again is left
+    /// out. What another transaction took meanwhile is passed over, though it was there when this statement began.
     pub(super) async fn take_pending(
         conn: &mut PgConnection,
         limit: usize,
     ) -> Result<Vec<Outgoing>, sqlx::Error> {
         sqlx::query_as(
-            "DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $1))
+            "WITH outbox_is AS MATERIALIZED (
+                SELECT pg_try_advisory_xact_lock(hashtextextended('outbox of ' || current_schema(), 0))
+                       AND set_config('synchronous_commit', 'off', true) = 'off' AS ours
+             )
+             DELETE FROM outbox
+             WHERE (SELECT ours FROM outbox_is) AND id = ANY (ARRAY(SELECT id FROM outbox ORDER BY id LIMIT $1))
              RETURNING id AS outbox_id, message_id, topic, key, envelope",
         )
         .bind(limit as i64)

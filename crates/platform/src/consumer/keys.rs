@@ -31,14 +31,7 @@ impl Keys {
         let mut names: Vec<&str> = records.iter().map(|record| record.key.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        let topic = place.topic.name();
-        let mut states: HashMap<String, KeyState> = HashMap::new();
-        for (key, version) in store::versions(conn, consumer, topic, &names).await? {
-            states.entry(key).or_default().version = Some(version);
-        }
-        for (key, cause) in parking::causes(conn, consumer, topic, &names).await? {
-            states.entry(key).or_default().blocked = Some(cause);
-        }
+        let states = store::states(conn, consumer, place.topic.name(), &names).await?;
         Ok(Self {
             states,
             advanced: HashMap::new(),

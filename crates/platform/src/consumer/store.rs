@@ -1,10 +1,11 @@
-//! Every statement on positions and versions of keys.
+//! Every statement on positions and the states of keys.
 
 use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use crate::bus::Place;
+use super::verdict::KeyState;
+use crate::{bus::Place, parking::Cause};
 
 pub(super) async fn position(
     conn: &mut PgConnection,
@@ -83,26 +84,38 @@ pub(crate) async fn lock_position(
     .await
 }
 
-pub(crate) async fn versions(
+/// What is known of these keys: those seen or blocked, with their last version and the graver cause.
+pub(crate) async fn states(
     conn: &mut PgConnection,
     consumer: &str,
     topic: &str,
     keys: &[&str],
-) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    sqlx::query_as(
-        // A subquery a key: planned while the table is young, `key = ANY` would read every key there is.
-        "SELECT key, version FROM (
-            SELECT wanted.key, (SELECT known.version FROM consumer_key AS known
-                                WHERE known.consumer = $1 AND known.topic = $2 AND known.key = wanted.key) AS version
+) -> Result<HashMap<String, KeyState>, sqlx::Error> {
+    let known: Vec<(String, Option<i64>, Option<bool>)> = sqlx::query_as(
+        // A subquery a key: planned while the tables are young, `key = ANY` would read every key there is.
+        "SELECT key, version, only_gaps FROM (
+            SELECT wanted.key,
+                   (SELECT known.version FROM consumer_key AS known
+                    WHERE known.consumer = $1 AND known.topic = $2 AND known.key = wanted.key) AS version,
+                   (SELECT bool_and(cause = 'gap') FROM parked_message AS parked
+                    WHERE parked.consumer = $1 AND parked.topic = $2 AND parked.key = wanted.key) AS only_gaps
             FROM unnest($3::text[]) AS wanted (key)
          ) AS looked_up
-         WHERE version IS NOT NULL",
+         WHERE version IS NOT NULL OR only_gaps IS NOT NULL",
     )
     .bind(consumer)
     .bind(topic)
     .bind(keys)
     .fetch_all(conn)
-    .await
+    .await?;
+    let cause = |only_gaps| if only_gaps { Cause::Gap } else { Cause::Fault };
+    Ok(known
+        .into_iter()
+        .map(|(key, version, only_gaps)| {
+            let blocked = only_gaps.map(cause);
+            (key, KeyState { version, blocked })
+        })
+        .collect())
 }
 
 /// Remembers for each key its last version and the offset that brought it.
