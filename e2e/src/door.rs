@@ -89,6 +89,21 @@ impl Door {
         self.send(Method::POST, path, None, Some(body)).await
     }
 
+    /// Puts, where keys are not asked for.
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.send(Method::PUT, path, None, Some(body)).await
+    }
+
+    /// Changes, where keys are not asked for.
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.send(Method::PATCH, path, None, Some(body)).await
+    }
+
+    /// Deletes.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::DELETE, path, None, None).await
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -6,20 +6,28 @@ use std::{
 };
 
 use anyhow::bail;
+use futures::StreamExt;
 use holdfast_kernel::Clock;
 use holdfast_platform::{
     cluster::{Role, Secrets},
     database::BUS,
     fault::Fault,
-    identity::{KeySource, PeerIdentity, PeerKey, Verifier},
+    identity::{
+        KeySource, PeerIdentity, PeerKey, RevocationSource, RevocationStream, Revoked,
+        VERIFIER_PEER, Verifier,
+    },
     outbox::Wake,
     service::{Context, Service},
     settings::Settings,
     shutdown::Shutdown,
-    transport::{self, Door, Slot, Transport},
+    transport::{self, Door, Slot, Transport, open_ended},
+    wire,
 };
 use holdfast_proto::{
-    auth::v1::{GetKeysRequest, auth_service_client::AuthServiceClient},
+    auth::v1::{
+        GetKeysRequest, IsSessionOpenRequest, Revocation, WatchRevocationsRequest,
+        auth_service_client::AuthServiceClient,
+    },
     catalog::v1::catalog_service_client::CatalogServiceClient,
     inventory::v1::inventory_service_client::InventoryServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
@@ -321,6 +329,7 @@ struct IdentitySettings {
 fn verifier(peers: &Directory, ground: &Ground<'_>) -> anyhow::Result<Verifier> {
     let settings: IdentitySettings = ground.settings.section("identity")?;
     let auth = AuthServiceClient::new(peers.transport("every service", "auth"));
+    let revocations = revocations(auth.clone(), identity(VERIFIER_PEER, ground));
     let source: KeySource = Arc::new(move || {
         let mut auth = auth.clone();
         Box::pin(async move {
@@ -330,13 +339,53 @@ fn verifier(peers: &Directory, ground: &Ground<'_>) -> anyhow::Result<Verifier> 
                 .map_err(|status| Fault::from_status(&status))
         })
     });
-    Ok(Verifier::new(
+    Ok(Verifier::told_of_revocations(
         settings.issuer,
         settings.audience,
         peer_key(&ground.secrets),
         ground.clock.clone(),
         source,
+        revocations,
     ))
+}
+
+fn revocations(auth: AuthServiceClient<Transport>, identity: PeerIdentity) -> RevocationSource {
+    let (watched, asked) = ((auth.clone(), identity.clone()), (auth, identity));
+    RevocationSource {
+        watch: Arc::new(move || {
+            let (mut auth, identity) = watched.clone();
+            Box::pin(async move {
+                let mut request = open_ended(WatchRevocationsRequest {});
+                *request.metadata_mut() = identity.request(()).into_parts().0;
+                let answer = auth.watch_revocations(request).await;
+                let stream = answer.map_err(|status| Fault::from_status(&status))?;
+                let told = stream.into_inner().map(|news| match news {
+                    Ok(news) => news.revoked.iter().map(revoked).collect(),
+                    Err(status) => Err(Fault::from_status(&status)),
+                });
+                Ok::<RevocationStream, Fault>(told.boxed())
+            })
+        }),
+        is_open: Arc::new(move |session| {
+            let (mut auth, identity) = asked.clone();
+            Box::pin(async move {
+                let request = identity.request(IsSessionOpenRequest {
+                    session_id: session.to_string(),
+                });
+                let answer = auth.is_session_open(request).await;
+                answer
+                    .map(|session| session.into_inner().open)
+                    .map_err(|status| Fault::from_status(&status))
+            })
+        }),
+    }
+}
+
+fn revoked(told: &Revocation) -> Result<Revoked, Fault> {
+    let session = told.session_id.parse().map_err(Fault::internal)?;
+    let dead_at = wire::moment(told.dead_at.as_ref())
+        .ok_or_else(|| Fault::internal("a revocation without a time"))?;
+    Ok(Revoked { session, dead_at })
 }
 
 fn identity(service: &'static str, ground: &Ground<'_>) -> PeerIdentity {

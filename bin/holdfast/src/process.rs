@@ -161,6 +161,11 @@ async fn start_parts(
             .then_some(holdfast_proto::DESCRIPTORS);
         serve_grpc(grpc, assembly.doors, reflection, shutdown);
     }
+    let following = assembly.verifier.clone();
+    shutdown.work(
+        "revocations heard",
+        following.follow_revocations(shutdown.workers()),
+    );
     for part in assembly.parts {
         part.start(&bus, shutdown);
     }

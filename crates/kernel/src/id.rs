@@ -28,6 +28,10 @@ kinds! {
     User = "usr",
     /// A login that can be ended on its own.
     Session = "ses",
+    /// A place that a user has things sent to.
+    Address = "adr",
+    /// One line of the audit log.
+    AuditEntry = "aud",
     /// The commercial record of a purchase.
     Order = "ord",
     /// One attempt to be paid.

@@ -3,6 +3,10 @@
 //! Every service stands behind a [`Gate`], which verifies what came, refuses calls that its access table does not
 //! allow, and hands the handler a [`Caller`]. The gateway's word is not taken for it: a service that trusted its
 //! network would serve whoever gets in.
+//!
+//! A token proves itself; that its session ended meanwhile is told by a [`RevocationSource`].
+
+mod revocation;
 
 use std::{
     collections::HashMap,
@@ -23,10 +27,16 @@ use jsonwebtoken::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, metadata::MetadataValue, server::NamedService};
 use tower::Service;
 
 use crate::fault::{Fault, FaultCode};
+
+use self::revocation::Revocations;
+pub use self::revocation::{
+    REVOCATIONS_SILENT_MAX_SECS, RevocationSource, RevocationStream, Revoked, SESSION_BELIEVED_SECS,
+};
 
 /// What an account may do; each role may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +104,8 @@ pub struct Claims {
 pub const ACCESS_TOKEN_TYPE: &str = "at+jwt";
 /// What access tokens are signed with, as issuer documents name it.
 pub const ACCESS_TOKEN_ALGORITHM: &str = "EdDSA";
+/// The peer that a process is when it verifies tokens, for all services in it.
+pub const VERIFIER_PEER: &str = "verifier";
 /// Metadata key of a peer's signed identity.
 pub const PEER_HEADER: &str = "x-holdfast-peer";
 
@@ -260,6 +272,8 @@ struct VerifierState {
     fetching: tokio::sync::Mutex<()>,
     /// Tokens that were verified once, by digest; a signature costs more than a look-up.
     verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    /// None: tokens hold until they die by themselves.
+    revocations: Option<Revocations>,
 }
 
 #[derive(Default)]
@@ -288,16 +302,58 @@ impl Verifier {
         clock: Arc<dyn Clock>,
         source: KeySource,
     ) -> Self {
+        Self::build(issuer.into(), audience.into(), peers, clock, source, None)
+    }
+
+    /// The same, which does not take tokens of sessions that ended. It has to be made to
+    /// [follow](Self::follow_revocations) them.
+    pub fn told_of_revocations(
+        issuer: impl Into<String>,
+        audience: impl Into<String>,
+        peers: PeerKey,
+        clock: Arc<dyn Clock>,
+        source: KeySource,
+        revocations: RevocationSource,
+    ) -> Self {
+        let revocations = Revocations::new(revocations, clock.clone());
+        let revocations = Some(revocations);
+        Self::build(
+            issuer.into(),
+            audience.into(),
+            peers,
+            clock,
+            source,
+            revocations,
+        )
+    }
+
+    fn build(
+        issuer: String,
+        audience: String,
+        peers: PeerKey,
+        clock: Arc<dyn Clock>,
+        source: KeySource,
+        revocations: Option<Revocations>,
+    ) -> Self {
         Self(Arc::new(VerifierState {
-            issuer: issuer.into(),
-            audience: audience.into(),
+            issuer,
+            audience,
             clock,
             source,
             peers,
             keys: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
             verified: Mutex::default(),
+            revocations,
         }))
+    }
+
+    /// Follows which sessions end, until shutdown. One of all clones has to.
+    pub async fn follow_revocations(self, shutdown: CancellationToken) {
+        match &self.0.revocations {
+            Some(revocations) => revocations.follow(shutdown).await,
+            None => shutdown.cancelled().await,
+        }
     }
 
     /// Whose tokens are taken.
@@ -330,8 +386,17 @@ impl Verifier {
         Ok(caller)
     }
 
-    /// The claims of an access token, if it is one of ours and alive.
+    /// The claims of an access token, if it is one of ours, alive, and of a session that is open.
     pub async fn verify(&self, token: &str) -> Result<Arc<Claims>, Fault> {
+        let claims = self.verify_alone(token).await?;
+        match &self.0.revocations {
+            Some(revocations) if !revocations.holds(claims.sid).await? => Err(unauthenticated()),
+            _ => Ok(claims),
+        }
+    }
+
+    /// The claims of an access token, as far as it proves itself.
+    async fn verify_alone(&self, token: &str) -> Result<Arc<Claims>, Fault> {
         if token.len() > TOKEN_MAX_BYTES {
             return Err(unauthenticated());
         }

@@ -147,11 +147,16 @@ impl<Q: Clone, A> Script<Q, A> {
 }
 
 /// Declares a scripted peer: a struct with a [`Script`] for every call, and the generated service trait over it.
+///
+/// Calls that answer with streams are refused; behind the struct, `unscripted { watch(Request) -> Response as WatchStream; }`
+/// names them.
 #[macro_export]
 macro_rules! scripted_peer {
     ($(#[$doc:meta])* $visible:vis struct $name:ident: $service:path {
         $($call:ident($request:ty) -> $response:ty;)+
-    }) => {
+    } $(unscripted {
+        $($watch:ident($asked:ty) -> $told:ty as $stream:ident;)+
+    })?) => {
         $(#[$doc])*
         #[derive(Default)]
         #[allow(clippy::struct_field_names, reason = "the fields are named as the calls")]
@@ -169,6 +174,16 @@ macro_rules! scripted_peer {
                     self.$call.answer(request).await
                 }
             )+
+            $($(
+                type $stream = ::tonic::codegen::BoxStream<$told>;
+
+                async fn $watch(
+                    &self,
+                    _: ::tonic::Request<$asked>,
+                ) -> Result<::tonic::Response<Self::$stream>, ::tonic::Status> {
+                    Err(::tonic::Status::unimplemented("streams are not scripted"))
+                }
+            )+)?
         }
     };
 }

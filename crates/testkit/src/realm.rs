@@ -5,7 +5,9 @@ use std::sync::Arc;
 use holdfast_kernel::{Clock, Id, id};
 use holdfast_platform::{
     cluster::Secrets,
-    identity::{ACCESS_TOKEN_TYPE, Claims, PeerIdentity, PeerKey, Role, Verifier},
+    identity::{
+        ACCESS_TOKEN_TYPE, Claims, PeerIdentity, PeerKey, RevocationSource, Role, Verifier,
+    },
     outbox::Wake,
     service::Context,
 };
@@ -97,6 +99,18 @@ impl Realm {
             self.peer_key(),
             Arc::new(self.clock.clone()),
             Arc::new(|| Box::pin(async { Ok(JWKS.to_owned()) })),
+        )
+    }
+
+    /// The same, told by `revocations` which sessions ended.
+    pub fn verifier_told_of_revocations(&self, revocations: RevocationSource) -> Verifier {
+        Verifier::told_of_revocations(
+            ISSUER,
+            AUDIENCE,
+            self.peer_key(),
+            Arc::new(self.clock.clone()),
+            Arc::new(|| Box::pin(async { Ok(JWKS.to_owned()) })),
+            revocations,
         )
     }
 

@@ -20,6 +20,7 @@ macro_rules! in_every_topology {
     };
 }
 
+mod accounts;
 mod auditing;
 mod buying;
 mod crowds;

@@ -1,10 +1,13 @@
 //! The door: decode, authorise, act, encode.
 
+mod sessions;
+
+use futures::stream::BoxStream;
 use holdfast_kernel::{Id, time};
 use holdfast_platform::{
     database,
     fault::Fault,
-    identity::{Access, AccessTable, Caller, Role},
+    identity::{Access, AccessTable, Caller, Claims, Role, VERIFIER_PEER},
     wire,
 };
 use holdfast_proto::auth::v1::{self as pb, auth_service_server::AuthService};
@@ -12,12 +15,12 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     Parts,
-    domain::{Email, Refreshed, Session},
+    domain::{Email, Ended, Refreshed, Session, UserAgent},
     error::AuthError,
     keys,
     password::Verdict,
     registration::{self, Registration},
-    store,
+    revocation, store,
 };
 
 /// Who may call what.
@@ -26,6 +29,10 @@ pub const ACCESS: AccessTable = &[
     ("Login", Access::Public),
     ("Refresh", Access::Public),
     ("Logout", Access::User),
+    ("ListSessions", Access::User),
+    ("EndSession", Access::User),
+    ("WatchRevocations", Access::Peers(&[VERIFIER_PEER])),
+    ("IsSessionOpen", Access::Peers(&[VERIFIER_PEER])),
     ("GetKeys", Access::Public),
 ];
 
@@ -72,7 +79,11 @@ impl AuthService for Api {
         &self,
         request: Request<pb::LoginRequest>,
     ) -> Result<Response<pb::LoginResponse>, Status> {
-        let pb::LoginRequest { email, password } = request.into_inner();
+        let pb::LoginRequest {
+            email,
+            password,
+            user_agent,
+        } = request.into_inner();
         let place = self.parts.passwords.enter()?;
         let account = match Email::parse(&email) {
             Ok(email) => {
@@ -91,7 +102,8 @@ impl AuthService for Api {
 
         let now = time::to_micros(self.parts.context.clock.now());
         let lifetime = self.parts.minter.session_lifetime();
-        let session = Session::open(Id::generate(), account.user, now, lifetime);
+        let agent = UserAgent::cut(&user_agent);
+        let session = Session::open(Id::generate(), account.user, now, lifetime, agent);
         let tokens = self.parts.minter.tokens(&session, 1, account.role, now)?;
         let mut tx = database::begin(&self.parts.context.database).await?;
         if let Some(better) = better_hash {
@@ -128,7 +140,13 @@ impl AuthService for Api {
             Refreshed::Repeated { session, turn } => (session, turn),
             Refreshed::Revoked { session } => {
                 store::save_session(&mut tx, &session).await?;
+                let ended = Ended {
+                    session: session.id,
+                    expires_at: session.expires_at,
+                };
+                revocation::revoke(&mut tx, minter, &[ended], now).await?;
                 database::commit(tx).await?;
+                self.parts.revocations.ring();
                 tracing::warn!(user = %session.user, session = %session.id, "a replaced refresh token came back");
                 return Err(AuthError::RefreshReused.into());
             }
@@ -149,12 +167,47 @@ impl AuthService for Api {
         request: Request<pb::LogoutRequest>,
     ) -> Result<Response<pb::LogoutResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let claims = caller
-            .claims()
-            .ok_or_else(|| Fault::internal("the gate let nobody through as a user"))?;
-        let mut db = database::acquire(&self.parts.context.database).await?;
-        store::log_out(&mut db, claims.sid, claims.sub).await?;
+        let claims = logged_in(&caller)?;
+        sessions::end(&self.parts, claims.sid, claims.sub).await?;
         Ok(Response::new(pb::LogoutResponse {}))
+    }
+
+    /// The sessions in which the caller is logged in.
+    async fn list_sessions(
+        &self,
+        request: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        sessions::list(&self.parts, logged_in(&caller)?).await
+    }
+
+    /// Logs the caller out elsewhere, or here.
+    async fn end_session(
+        &self,
+        request: Request<pb::EndSessionRequest>,
+    ) -> Result<Response<pb::EndSessionResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let session = sessions::parse(&request.into_inner().session_id)?;
+        sessions::end_own(&self.parts, session, logged_in(&caller)?).await
+    }
+
+    type WatchRevocationsStream = BoxStream<'static, Result<pb::WatchRevocationsResponse, Status>>;
+
+    /// All that was revoked and matters still, then each session as it ends.
+    async fn watch_revocations(
+        &self,
+        _: Request<pb::WatchRevocationsRequest>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        Ok(Response::new(sessions::watch(&self.parts)))
+    }
+
+    /// Asked by whoever heard nothing for too long.
+    async fn is_session_open(
+        &self,
+        request: Request<pb::IsSessionOpenRequest>,
+    ) -> Result<Response<pb::IsSessionOpenResponse>, Status> {
+        let session = sessions::parse(&request.into_inner().session_id)?;
+        sessions::is_open(&self.parts, session).await
     }
 
     /// The keys to know tokens by, those that will sign soon and those that signed till lately among them.
@@ -168,4 +221,10 @@ impl AuthService for Api {
             jwks: keys::jwk_set(&keys),
         }))
     }
+}
+
+fn logged_in(caller: &Caller) -> Result<&Claims, Fault> {
+    caller
+        .claims()
+        .ok_or_else(|| Fault::internal("the gate let nobody through as a user"))
 }

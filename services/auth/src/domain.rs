@@ -87,6 +87,31 @@ pub(crate) struct Session {
     pub(crate) opened_at: Timestamp,
     /// However often it is refreshed.
     pub(crate) expires_at: Timestamp,
+    /// What its client called itself.
+    pub(crate) user_agent: UserAgent,
+}
+
+/// What a client calls itself, cut to what a person can use to tell sessions apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UserAgent(String);
+
+/// As the column's check has it.
+const USER_AGENT_MAX_CHARS: usize = 200;
+
+/// A session that was ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) session: Id<id::Session>,
+    /// When it would have ended by itself.
+    pub(crate) expires_at: Timestamp,
+}
+
+/// A session whose access tokens are dead before their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    pub(crate) session: Id<id::Session>,
+    /// From then on they are dead by themselves.
+    pub(crate) dead_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +142,7 @@ impl Session {
         user: Id<id::User>,
         now: Timestamp,
         lifetime: SignedDuration,
+        user_agent: UserAgent,
     ) -> Self {
         Self {
             id,
@@ -127,7 +153,21 @@ impl Session {
             },
             opened_at: now,
             expires_at: now + lifetime,
+            user_agent,
         }
+    }
+
+    /// When tokens of it were given last, as long as it is open.
+    pub(crate) fn last_used_at(&self) -> Timestamp {
+        match self.state {
+            SessionState::Open { turned_at, .. } => turned_at,
+            SessionState::LoggedOut | SessionState::Revoked => self.opened_at,
+        }
+    }
+
+    /// Whether its access tokens hold, as far as they are alive.
+    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
+        matches!(self.state, SessionState::Open { .. }) && now < self.expires_at
     }
 
     /// Shows the refresh token of number `shown`, which was proved to be of this family.
@@ -171,6 +211,18 @@ impl Session {
     }
 }
 
+impl UserAgent {
+    /// Keeps what can be shown.
+    pub(crate) fn cut(text: &str) -> Self {
+        let shown = text.chars().filter(|letter| !letter.is_control());
+        Self(shown.take(USER_AGENT_MAX_CHARS).collect())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +235,8 @@ mod tests {
 
     fn session() -> Session {
         let (id, user) = (Id::new(Uuid::from_u128(1)), Id::new(Uuid::from_u128(2)));
-        Session::open(id, user, Timestamp::UNIX_EPOCH, secs(86_400))
+        let (now, agent) = (Timestamp::UNIX_EPOCH, UserAgent::default());
+        Session::open(id, user, now, secs(86_400), agent)
     }
 
     #[test]
@@ -209,6 +262,13 @@ mod tests {
         ] {
             assert!(Email::parse(refused).is_err(), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn what_a_client_calls_itself_is_cut_to_what_can_be_shown() {
+        let cut = UserAgent::cut(&format!("curl\r\n{}", "é".repeat(300)));
+        assert_eq!(cut.as_str().chars().count(), USER_AGENT_MAX_CHARS);
+        assert!(cut.as_str().starts_with("curlé"), "{}", cut.as_str());
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub(crate) enum AuthError {
     RefreshInvalid,
     #[error("the refresh token was used before; its session is ended, log in")]
     RefreshReused,
+    #[error("no such session")]
+    UnknownSession,
+    #[error("session_id: {got:?} is not a session's id")]
+    SessionIdRefused { got: String },
     #[error("too many logins at once, ask again")]
     Busy,
     #[error("users did not take the profile: {0}")]
@@ -67,6 +71,8 @@ impl From<AuthError> for Fault {
             AuthError::RefreshReused => {
                 Fault::new(FaultCode::Unauthenticated, "REFRESH_REUSED", text)
             }
+            AuthError::UnknownSession => Fault::new(FaultCode::NotFound, "UNKNOWN_SESSION", text),
+            AuthError::SessionIdRefused { .. } => Fault::invalid("session_id", text),
             AuthError::Busy => Fault::new(FaultCode::Exhausted, "BUSY", text)
                 .retry_after(Duration::from_secs(RETRY_AFTER_SECS)),
             AuthError::Profile(fault) => match fault.code() {

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `domain` (accounts and sessions, and how they may change), `registration` (an account comes to be
 //! together with its profile), `password` (the bounded place where passwords are hashed), `token` (what a client holds),
-//! `keys` (what tokens are signed with), `api` (the door), `operator` (what the machine's owner may do without a
+//! `keys` (what tokens are signed with), `revocation` (how everybody is told of dead ones), `api` (the door), `operator` (what the machine's owner may do without a
 //! password), `store` (the tables), `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
@@ -13,12 +13,13 @@ mod messages;
 mod operator;
 mod password;
 mod registration;
+mod revocation;
 mod store;
 mod token;
 
 use holdfast_platform::{
     identity::Gate,
-    service::{Context, Service, StartError},
+    service::{Context, Service, StartError, Task},
     transport::Transport,
 };
 use holdfast_proto::{
@@ -33,7 +34,7 @@ pub use api::ACCESS;
 pub use operator::{MINT_MAX_ACCOUNTS, Operator};
 pub use registration::FAILPOINTS;
 
-use crate::{keys::SigningKey, password::Passwords, token::Minter};
+use crate::{keys::SigningKey, password::Passwords, revocation::Revocations, token::Minter};
 
 /// The schema of this service.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -76,9 +77,15 @@ pub async fn build(
 ) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
     let parts = Parts::make(&settings, peers, context).await?;
+    let reading = parts
+        .revocations
+        .clone()
+        .keep_reading(parts.context.clone());
     let server = AuthServiceServer::new(api::Api::new(parts));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
-    Ok(Service::new("auth", routes))
+    let mut service = Service::new("auth", routes);
+    service.tasks = vec![Task::new("revocations told", reading)];
+    Ok(service)
 }
 
 /// What the door and the operator work with.
@@ -87,6 +94,7 @@ struct Parts {
     peers: Peers,
     passwords: Passwords,
     minter: Minter,
+    revocations: Revocations,
 }
 
 impl Parts {
@@ -99,6 +107,7 @@ impl Parts {
             peers,
             passwords,
             minter,
+            revocations: Revocations::new(),
         })
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Parts, Peers, Settings,
-    domain::{Applicant, Email, Session},
+    domain::{Applicant, Email, Session, UserAgent},
     error::AuthError,
     registration::{self, Registration},
     store,
@@ -118,7 +118,10 @@ impl Operator {
         let lifetime = parts.minter.session_lifetime();
         let sessions: Vec<Session> = machines
             .iter()
-            .map(|machine| Session::open(Id::generate(), machine.user, now, lifetime))
+            .map(|machine| {
+                let agent = UserAgent::cut("holdfast token");
+                Session::open(Id::generate(), machine.user, now, lifetime, agent)
+            })
             .collect();
         let mut db = database::acquire(&parts.context.database).await?;
         store::insert_sessions(&mut db, &sessions).await?;

@@ -98,7 +98,7 @@ impl Minter {
         role: Role,
         now: Timestamp,
     ) -> Result<pb::Tokens, AuthError> {
-        let expires_at = self.access_expiry(session, now);
+        let expires_at = self.access_expiry(session.expires_at, now);
         Ok(pb::Tokens {
             access_token: self.access_token(session, role, now)?,
             expires_in: expires_at.duration_since(now).as_secs(),
@@ -121,7 +121,7 @@ impl Minter {
             sid: session.id,
             role,
             iat: now.as_second(),
-            exp: self.access_expiry(session, now).as_second(),
+            exp: self.access_expiry(session.expires_at, now).as_second(),
         };
         let header = Header {
             typ: Some(ACCESS_TOKEN_TYPE.to_owned()),
@@ -131,9 +131,9 @@ impl Minter {
         Ok(jsonwebtoken::encode(&header, &claims, self.key.encoding())?)
     }
 
-    /// No access token outlives its session.
-    fn access_expiry(&self, session: &Session, now: Timestamp) -> Timestamp {
-        session.expires_at.min(now + self.access_lifetime)
+    /// When an access token made now dies by itself: none outlives its session.
+    pub(crate) fn access_expiry(&self, session_expiry: Timestamp, now: Timestamp) -> Timestamp {
+        session_expiry.min(now + self.access_lifetime)
     }
 
     fn refresh_token(&self, family: Id<id::Session>, turn: i64) -> String {

@@ -46,6 +46,8 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("POST", "/v1/users/logout", Audience::User),
     ("GET", "/v1/users/me", Audience::User),
     ("PATCH", "/v1/users/me", Audience::User),
+    ("GET", "/v1/users/me/sessions", Audience::User),
+    ("DELETE", "/v1/users/me/sessions/{id}", Audience::User),
     ("GET", "/v1/products", Audience::Anyone),
     ("POST", "/v1/products", Audience::Admin),
     ("GET", "/v1/products/{id}", Audience::Anyone),

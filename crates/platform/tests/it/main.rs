@@ -6,6 +6,7 @@ mod failpoint;
 mod identity;
 mod internal;
 mod messages;
+mod revocation;
 mod shutdown;
 mod telemetry;
 mod transport;

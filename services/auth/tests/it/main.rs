@@ -5,5 +5,6 @@ mod login;
 mod operator;
 mod refresh;
 mod register;
+mod sessions;
 mod statements;
 mod world;

@@ -1,15 +1,18 @@
 //! The auth service at its door, with users scripted beside it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use holdfast_auth::{DEFAULTS, MIGRATOR, Operator, Peers, Settings};
 use holdfast_platform::{
     cluster::Secrets,
     fault::Fault,
-    identity::{Access, Claims, Gate, KeySource, PeerIdentity, PeerKey, Verifier},
+    identity::{Access, Claims, Gate, KeySource, PeerIdentity, PeerKey, VERIFIER_PEER, Verifier},
     outbox,
     service::{Context, StartError},
-    transport::{Door, Routes, Slot, Transport, local},
+    transport::{Door, Routes, Slot, Transport, local, open_ended},
 };
 use holdfast_proto::{
     auth::v1::{self as pb, auth_service_client::AuthServiceClient},
@@ -22,7 +25,8 @@ use holdfast_proto::{
 };
 use holdfast_testkit::{FakeClock, Realm, TestDatabase, scripted_peer};
 use jiff::SignedDuration;
-use tonic::{Request, Status};
+use tokio::time::timeout;
+use tonic::{Request, Status, Streaming};
 
 pub(crate) const ADA: &str = "ada@example.com";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
@@ -144,6 +148,7 @@ impl World {
         let request = pb::LoginRequest {
             email: email.to_owned(),
             password: password.to_owned(),
+            user_agent: "a test".to_owned(),
         };
         let answer = self.auth.clone().login(request).await?;
         Ok(answer.into_inner().tokens.expect("tokens"))
@@ -176,6 +181,49 @@ impl World {
             Ok(_) => Ok(()),
             Err(status) => Err(Fault::from_status(&status)),
         }
+    }
+
+    /// The caller's open sessions.
+    pub(crate) async fn sessions(&self, token: &str) -> Vec<pb::Session> {
+        let request = bearing(token, pb::ListSessionsRequest {});
+        let answer = self.auth.clone().list_sessions(request).await;
+        answer.expect("listed").into_inner().sessions
+    }
+
+    pub(crate) async fn end_session(&self, token: &str, session_id: &str) -> Result<(), Fault> {
+        let session_id = session_id.to_owned();
+        let request = bearing(token, pb::EndSessionRequest { session_id });
+        let ended = self.auth.clone().end_session(request).await;
+        ended
+            .map(drop)
+            .map_err(|status| Fault::from_status(&status))
+    }
+
+    /// Follows what is revoked from now on, as processes do.
+    pub(crate) async fn watch(&self) -> Watching {
+        let mut request = open_ended(pb::WatchRevocationsRequest {});
+        *request.metadata_mut() = self.verifying().request(()).into_parts().0;
+        let answer = self.auth.clone().watch_revocations(request).await;
+        let mut watching = Watching {
+            stream: answer.expect("a stream").into_inner(),
+            snapshot: Vec::new(),
+        };
+        watching.snapshot = watching.next().await;
+        watching
+    }
+
+    pub(crate) async fn is_open(&self, session_id: &str) -> bool {
+        let session_id = session_id.to_owned();
+        let request = self
+            .verifying()
+            .request(pb::IsSessionOpenRequest { session_id });
+        let answer = self.auth.clone().is_session_open(request).await;
+        answer.expect("answered").into_inner().open
+    }
+
+    fn verifying(&self) -> PeerIdentity {
+        let key = PeerKey::new(&secrets(SECRET).key("peers"));
+        PeerIdentity::new(VERIFIER_PEER, key, Arc::new(self.clock.clone()))
     }
 
     pub(crate) async fn claims(&self, access_token: &str) -> Arc<Claims> {
@@ -213,6 +261,36 @@ impl World {
             .expect("one account")
     }
 }
+
+/// What a process hears that follows revocations.
+pub(crate) struct Watching {
+    stream: Streaming<pb::WatchRevocationsResponse>,
+    /// What mattered when it began.
+    pub(crate) snapshot: Vec<String>,
+}
+
+impl Watching {
+    /// The sessions that the next answer names.
+    pub(crate) async fn next(&mut self) -> Vec<String> {
+        let news = timeout(HEARD_MAX, self.stream.message()).await;
+        let news = news.expect("in time").expect("a stream").expect("no end");
+        let sessions = news.revoked.into_iter();
+        sessions.map(|revoked| revoked.session_id).collect()
+    }
+
+    /// The sessions that the next answer that names any names.
+    pub(crate) async fn ended(&mut self) -> Vec<String> {
+        loop {
+            let ended = self.next().await;
+            if !ended.is_empty() {
+                return ended;
+            }
+        }
+    }
+}
+
+/// How long a test waits for what is told.
+const HEARD_MAX: Duration = Duration::from_secs(20);
 
 impl ScriptedUsers {
     fn new() -> Self {
@@ -292,6 +370,9 @@ async fn start_auth(
     let verifier = context.verifier.clone();
     let service = holdfast_auth::build(settings(change), peers, context).await?;
     own.fill_local(Door::new("auth", service.routes));
+    for task in service.tasks {
+        tokio::spawn(task.work);
+    }
     Ok((verifier, AuthServiceClient::new(own.transport())))
 }
 
@@ -303,7 +384,7 @@ fn parts(
     secret: &str,
 ) -> (Context, Peers, Slot) {
     let mut context = Realm::new(clock.clone()).context("auth", database.app());
-    context.secrets = Secrets::parse(secret).expect("64 hexadecimal digits");
+    context.secrets = secrets(secret);
     let peer_key = PeerKey::new(&context.secrets.key("peers"));
     context.identity = PeerIdentity::new("auth", peer_key.clone(), context.clock.clone());
 
@@ -329,6 +410,10 @@ fn parts(
         users: UsersServiceClient::new(local(Door::new("users", Routes::new(door)))),
     };
     (context, peers, own)
+}
+
+fn secrets(text: &str) -> Secrets {
+    Secrets::parse(text).expect("64 hexadecimal digits")
 }
 
 fn settings(change: impl FnOnce(&mut Settings)) -> Settings {

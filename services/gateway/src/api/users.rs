@@ -1,9 +1,11 @@
 //! Accounts, sessions and one's own profile.
 
+mod sessions;
+
 use axum::{Extension, extract::State, response::IntoResponse};
 use holdfast_platform::identity::{Caller, Claims};
 use holdfast_proto::{auth::v1 as auth_pb, users::v1 as users_pb};
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -18,6 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(refresh))
         .routes(routes!(logout))
         .routes(routes!(my_profile, change_my_profile))
+        .merge(sessions::routes())
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -105,11 +108,16 @@ async fn register(State(gateway): State<Gateway>, Json(asked): Json<Registration
 #[utoipa::path(post, path = "/v1/users/login", tag = "identity", request_body = Credentials, responses((status = 200, body = Tokens)))]
 async fn login(
     State(gateway): State<Gateway>,
+    headers: HeaderMap,
     Json(asked): Json<Credentials>,
 ) -> Result<Reply, Problem> {
+    let agent = headers.get(header::USER_AGENT);
     let request = auth_pb::LoginRequest {
         email: asked.email,
         password: asked.password,
+        user_agent: agent.map_or_else(String::new, |agent| {
+            String::from_utf8_lossy(agent.as_bytes()).into_owned()
+        }),
     };
     let answer = gateway
         .peers

@@ -12,7 +12,12 @@ scripted_peer! {
         login(auth::LoginRequest) -> auth::LoginResponse;
         refresh(auth::RefreshRequest) -> auth::RefreshResponse;
         logout(auth::LogoutRequest) -> auth::LogoutResponse;
+        list_sessions(auth::ListSessionsRequest) -> auth::ListSessionsResponse;
+        end_session(auth::EndSessionRequest) -> auth::EndSessionResponse;
+        is_session_open(auth::IsSessionOpenRequest) -> auth::IsSessionOpenResponse;
         get_keys(auth::GetKeysRequest) -> auth::GetKeysResponse;
+    } unscripted {
+        watch_revocations(auth::WatchRevocationsRequest) -> auth::WatchRevocationsResponse as WatchRevocationsStream;
     }
 }
 

@@ -63,7 +63,12 @@ async fn somebody_registers_and_logs_in_and_out() {
         tokens: Some(tokens()),
     }));
     let credentials = json!({"email": "ada@example.com", "password": "correct horse"});
-    let login = world.post("/v1/users/login").send(&credentials).await;
+    let login = world
+        .post("/v1/users/login")
+        .with("user-agent", "curl")
+        .send(&credentials)
+        .await;
+    assert_eq!(world.auth.login.asked()[0].user_agent, "curl");
     let refresh = world
         .post("/v1/users/refresh")
         .with("authorization", "Bearer expired")
@@ -85,6 +90,53 @@ async fn somebody_registers_and_logs_in_and_out() {
         .send_nothing()
         .await;
     assert_eq!((told.status.as_u16(), told.bytes.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    let world = World::new().await;
+    let session = auth::Session {
+        id: "ses_1".to_owned(),
+        created_at: AT,
+        last_used_at: AT,
+        expires_at: AT,
+        user_agent: "curl".to_owned(),
+        current: true,
+    };
+    world
+        .auth
+        .list_sessions
+        .then(Ok(auth::ListSessionsResponse {
+            sessions: vec![session],
+        }));
+    let told = world
+        .get("/v1/users/me/sessions")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json(),
+        json!({"data": [{"id": "ses_1", "created_at": AT_TEXT, "last_used_at": AT_TEXT, "expires_at": AT_TEXT,
+            "user_agent": "curl", "current": true}], "next_cursor": null, "has_more": false})
+    );
+    world
+        .auth
+        .end_session
+        .then(Ok(auth::EndSessionResponse {}))
+        .then(Err(refusal(FaultCode::NotFound, "UNKNOWN_SESSION")));
+    let end = || {
+        world
+            .ask(Method::DELETE, "/v1/users/me/sessions/ses_1")
+            .by(&world.buyer)
+    };
+    assert_eq!(end().send_nothing().await.status, 204);
+    let told = end().send_nothing().await;
+    assert_eq!(told.problem(), (404, "unknown_session".into()));
+    assert_eq!(world.auth.end_session.asked()[0].session_id, "ses_1");
+}
+
+fn refusal(code: FaultCode, reason: &'static str) -> tonic::Status {
+    Fault::new(code, reason, "refused").into()
 }
 
 #[tokio::test]
