@@ -198,7 +198,8 @@ mod tests {
 
     use holdfast_proto::users::v1::{
         CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
-        Profile, UpdateProfileRequest, UpdateProfileResponse,
+        GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
+        UpdateProfileResponse,
         users_service_client::UsersServiceClient,
         users_service_server::{UsersService, UsersServiceServer},
     };
@@ -210,6 +211,7 @@ mod tests {
         struct Users: UsersService {
             create_profile(CreateProfileRequest) -> CreateProfileResponse;
             get_profile(GetProfileRequest) -> GetProfileResponse;
+        get_profiles(GetProfilesRequest) -> GetProfilesResponse;
             update_profile(UpdateProfileRequest) -> UpdateProfileResponse;
         }
     }

@@ -1,9 +1,11 @@
 //! The door: decode, authorise, act, encode.
 
+mod accounts;
+mod login;
 mod sessions;
 
 use futures::stream::BoxStream;
-use holdfast_kernel::{Id, time};
+use holdfast_kernel::time;
 use holdfast_platform::{
     database,
     fault::Fault,
@@ -15,10 +17,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     Parts,
-    domain::{Email, Ended, Refreshed, Session, UserAgent},
+    domain::{Email, Ended, Refreshed},
     error::AuthError,
     keys,
-    password::Verdict,
     registration::{self, Registration},
     revocation, store,
 };
@@ -33,6 +34,10 @@ pub const ACCESS: AccessTable = &[
     ("EndSession", Access::User),
     ("WatchRevocations", Access::Peers(&[VERIFIER_PEER])),
     ("IsSessionOpen", Access::Peers(&[VERIFIER_PEER])),
+    ("GetAccount", Access::User),
+    ("ListAccounts", Access::Admin),
+    ("SetRole", Access::Admin),
+    ("SetActive", Access::Admin),
     ("GetKeys", Access::Public),
 ];
 
@@ -70,6 +75,7 @@ impl AuthService for Api {
                 name: registered.name,
                 role: Role::User.as_str().to_owned(),
                 created_at: Some(wire::timestamp(registered.created_at)),
+                is_active: true,
             }),
         }))
     }
@@ -79,40 +85,7 @@ impl AuthService for Api {
         &self,
         request: Request<pb::LoginRequest>,
     ) -> Result<Response<pb::LoginResponse>, Status> {
-        let pb::LoginRequest {
-            email,
-            password,
-            user_agent,
-        } = request.into_inner();
-        let place = self.parts.passwords.enter()?;
-        let account = match Email::parse(&email) {
-            Ok(email) => {
-                let mut db = database::acquire(&self.parts.context.database).await?;
-                store::find_account_by_email(&mut db, &email).await?
-            }
-            Err(_) => None,
-        };
-        let stored = account
-            .as_ref()
-            .and_then(|account| account.password_hash.clone());
-        let verdict = self.parts.passwords.check(place, password, stored).await?;
-        let (Some(account), Verdict::Right { better_hash }) = (account, verdict) else {
-            return Err(AuthError::InvalidCredentials.into());
-        };
-
-        let now = time::to_micros(self.parts.context.clock.now());
-        let lifetime = self.parts.minter.session_lifetime();
-        let agent = UserAgent::cut(&user_agent);
-        let session = Session::open(Id::generate(), account.user, now, lifetime, agent);
-        let tokens = self.parts.minter.tokens(&session, 1, account.role, now)?;
-        let mut tx = database::begin(&self.parts.context.database).await?;
-        if let Some(better) = better_hash {
-            let checked = account.password_hash.as_deref();
-            store::replace_password_hash(&mut tx, account.user, checked, &better).await?;
-        }
-        store::delete_expired_sessions(&mut tx, account.user, now).await?;
-        store::insert_sessions(&mut tx, &[session]).await?;
-        database::commit(tx).await?;
+        let tokens = login::login(&self.parts, request.into_inner()).await?;
         Ok(Response::new(pb::LoginResponse {
             tokens: Some(tokens),
         }))
@@ -153,6 +126,7 @@ impl AuthService for Api {
         };
         let account = store::find_account(&mut tx, session.user)
             .await?
+            .filter(|account| account.is_active)
             .ok_or(AuthError::RefreshInvalid)?;
         let tokens = minter.tokens(&session, turn, account.role, now)?;
         database::commit(tx).await?;
@@ -208,6 +182,61 @@ impl AuthService for Api {
     ) -> Result<Response<pb::IsSessionOpenResponse>, Status> {
         let session = sessions::parse(&request.into_inner().session_id)?;
         sessions::is_open(&self.parts, session).await
+    }
+
+    /// One's own account, or anybody's for admins; what is another's does not exist.
+    async fn get_account(
+        &self,
+        request: Request<pb::GetAccountRequest>,
+    ) -> Result<Response<pb::GetAccountResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let user = accounts::parse_user(&request.into_inner().user_id)?;
+        if caller.user()? != user && !caller.has(Role::Admin) {
+            return Err(AuthError::UnknownUser.into());
+        }
+        let account = accounts::get(&self.parts, user).await?;
+        Ok(Response::new(pb::GetAccountResponse {
+            account: Some(account.into()),
+        }))
+    }
+
+    /// All accounts, the newest first, or the one of an address.
+    async fn list_accounts(
+        &self,
+        request: Request<pb::ListAccountsRequest>,
+    ) -> Result<Response<pb::ListAccountsResponse>, Status> {
+        accounts::list(&self.parts, request.into_inner()).await
+    }
+
+    /// Says what an account may do.
+    async fn set_role(
+        &self,
+        request: Request<pb::SetRoleRequest>,
+    ) -> Result<Response<pb::SetRoleResponse>, Status> {
+        let admin = Caller::of(&request)?.user()?;
+        let pb::SetRoleRequest { user_id, role } = request.into_inner();
+        let (user, role) = (
+            accounts::parse_user(&user_id)?,
+            role.parse().map_err(AuthError::from)?,
+        );
+        let account = accounts::set_role(&self.parts, user, role, admin).await?;
+        Ok(Response::new(pb::SetRoleResponse {
+            account: Some(account.into()),
+        }))
+    }
+
+    /// Lets an account log in, or no longer.
+    async fn set_active(
+        &self,
+        request: Request<pb::SetActiveRequest>,
+    ) -> Result<Response<pb::SetActiveResponse>, Status> {
+        let admin = Caller::of(&request)?.user()?;
+        let pb::SetActiveRequest { user_id, is_active } = request.into_inner();
+        let user = accounts::parse_user(&user_id)?;
+        let account = accounts::set_active(&self.parts, user, is_active, admin).await?;
+        Ok(Response::new(pb::SetActiveResponse {
+            account: Some(account.into()),
+        }))
     }
 
     /// The keys to know tokens by, those that will sign soon and those that signed till lately among them.

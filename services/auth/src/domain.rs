@@ -70,12 +70,18 @@ pub(crate) struct Applicant {
     pub(crate) attempt: Uuid,
 }
 
-/// An account that may log in.
+/// An account that is complete.
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) user: Id<id::User>,
+    pub(crate) email: Email,
     pub(crate) role: Role,
+    /// Whether it may log in.
+    pub(crate) is_active: bool,
     pub(crate) password_hash: Option<String>,
+    pub(crate) created_at: Timestamp,
+    /// The version of its last news on the bus.
+    pub(crate) news: i64,
 }
 
 /// One login and the family of refresh tokens that comes of it.
@@ -133,6 +139,45 @@ pub(crate) enum Refreshed {
     Repeated { session: Session, turn: i64 },
     /// The token was replaced long ago; the session is over for whoever holds its tokens.
     Revoked { session: Session },
+}
+
+impl Account {
+    /// The account with another role, by the hand of `admin`; the role it has changes nothing and is `None`.
+    pub(crate) fn with_role(
+        &self,
+        role: Role,
+        admin: Id<id::User>,
+    ) -> Result<Option<Self>, AuthError> {
+        self.not_own(admin)?;
+        Ok((self.role != role).then(|| Self {
+            role,
+            ..self.clone()
+        }))
+    }
+
+    /// The account as it may log in, or no longer, by the hand of `admin`; `None` when that is so already.
+    ///
+    /// That it may no longer is news; that it may again is not.
+    pub(crate) fn with_active(
+        &self,
+        is_active: bool,
+        admin: Id<id::User>,
+    ) -> Result<Option<Self>, AuthError> {
+        self.not_own(admin)?;
+        Ok((self.is_active != is_active).then(|| Self {
+            is_active,
+            news: self.news + i64::from(!is_active),
+            ..self.clone()
+        }))
+    }
+
+    /// An admin who shuts himself out may be the last one.
+    fn not_own(&self, admin: Id<id::User>) -> Result<(), AuthError> {
+        if self.user == admin {
+            return Err(AuthError::OwnAccount);
+        }
+        Ok(())
+    }
 }
 
 impl Session {

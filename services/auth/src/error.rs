@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use holdfast_kernel::page::InvalidPage;
 use holdfast_platform::{
     failpoint::Injected,
     fault::{Fault, FaultCode},
+    identity::InvalidRole,
 };
 use tonic::Status;
 
@@ -27,6 +29,16 @@ pub(crate) enum AuthError {
     RefreshInvalid,
     #[error("the refresh token was used before; its session is ended, log in")]
     RefreshReused,
+    #[error("no such user")]
+    UnknownUser,
+    #[error("user_id: {got:?} is not a user's id")]
+    UserIdRefused { got: String },
+    #[error(transparent)]
+    RoleRefused(#[from] InvalidRole),
+    #[error("this is your own account; let another admin do that")]
+    OwnAccount,
+    #[error(transparent)]
+    Page(#[from] InvalidPage),
     #[error("no such session")]
     UnknownSession,
     #[error("session_id: {got:?} is not a session's id")]
@@ -71,6 +83,11 @@ impl From<AuthError> for Fault {
             AuthError::RefreshReused => {
                 Fault::new(FaultCode::Unauthenticated, "REFRESH_REUSED", text)
             }
+            AuthError::UnknownUser => Fault::new(FaultCode::NotFound, "UNKNOWN_USER", text),
+            AuthError::UserIdRefused { .. } => Fault::invalid("user_id", text),
+            AuthError::RoleRefused(_) => Fault::invalid("role", text),
+            AuthError::OwnAccount => Fault::new(FaultCode::Conflict, "OWN_ACCOUNT", text),
+            AuthError::Page(_) => Fault::invalid("page", text),
             AuthError::UnknownSession => Fault::new(FaultCode::NotFound, "UNKNOWN_SESSION", text),
             AuthError::SessionIdRefused { .. } => Fault::invalid("session_id", text),
             AuthError::Busy => Fault::new(FaultCode::Exhausted, "BUSY", text)

@@ -2,13 +2,14 @@
 
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
+    identity::Role,
     message::Topic,
     outbox::{self, Announcement},
 };
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::error::AuthError;
+use crate::{domain::Account, error::AuthError};
 
 /// News of accounts. Profiles have a topic of their own, `holdfast.users`: versions count per topic and key.
 const ACCOUNTS: Topic = Topic::ordinary("holdfast.accounts");
@@ -16,9 +17,48 @@ const ACCOUNTS: Topic = Topic::ordinary("holdfast.accounts");
 /// An account is registered once, so this is always its first news.
 const REGISTERED_VERSION: i64 = 1;
 
+/// What was done to accounts and by whom, for the audit log. Each line is a key of its own.
+const AUDIT: Topic = Topic::ordinary("holdfast.audit");
+const AUDIT_VERSION: i64 = 1;
+
 #[derive(Serialize)]
 struct UserRegistered {
     user_id: String,
+}
+
+#[derive(Serialize)]
+struct UserDeactivated {
+    user_id: String,
+}
+
+/// A line for the audit log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Audit {
+    /// Who did it; nobody we know of a login that failed.
+    pub(crate) actor: Option<Id<id::User>>,
+    /// To whose account; none where there is no such account.
+    pub(crate) subject: Option<Id<id::User>>,
+    pub(crate) action: Action,
+}
+
+/// What is written down.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub(crate) enum Action {
+    LoggedIn,
+    LoginRefused,
+    RoleChanged { from: Role, to: Role },
+    Activated,
+    Deactivated,
+}
+
+#[derive(Serialize)]
+struct AuditRecorded {
+    service: &'static str,
+    actor: Option<String>,
+    subject: Option<String>,
+    #[serde(flatten)]
+    action: Action,
 }
 
 /// Announces accounts that have just become complete.
@@ -45,4 +85,42 @@ pub(crate) async fn announce_registered(
         })
         .collect();
     Ok(outbox::announce_all(db, announcements).await?)
+}
+
+/// Announces that nobody logs in to this account any more.
+pub(crate) async fn announce_deactivated(
+    db: &mut PgConnection,
+    account: &Account,
+    now: Timestamp,
+) -> Result<(), AuthError> {
+    let user_id = account.user.to_string();
+    let data = UserDeactivated {
+        user_id: user_id.clone(),
+    };
+    let message = Announcement::new(
+        ACCOUNTS,
+        "user.deactivated",
+        user_id,
+        account.news,
+        now,
+        &data,
+    );
+    Ok(outbox::announce(db, message).await?)
+}
+
+/// Writes a line for the audit log.
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    audit: Audit,
+    now: Timestamp,
+) -> Result<(), AuthError> {
+    let entry = Id::<id::AuditEntry>::generate();
+    let data = AuditRecorded {
+        service: "auth",
+        actor: audit.actor.map(|actor| actor.to_string()),
+        subject: audit.subject.map(|subject| subject.to_string()),
+        action: audit.action,
+    };
+    let message = Announcement::new(AUDIT, "audit.recorded", entry, AUDIT_VERSION, now, &data);
+    Ok(outbox::announce(db, message).await?)
 }

@@ -103,7 +103,8 @@ pub(crate) async fn find_account_by_email(
     email: &Email,
 ) -> Result<Option<Account>, AuthError> {
     let row: Option<AccountRow> = sqlx::query_as(
-        "SELECT id, role, password_hash FROM account WHERE email = $1 AND registered_at IS NOT NULL",
+        "SELECT id, email, role, is_active, password_hash, created_at, news
+         FROM account WHERE email = $1 AND registered_at IS NOT NULL",
     )
     .bind(email.as_str())
     .fetch_optional(db)
@@ -117,12 +118,83 @@ pub(crate) async fn find_account(
     user: Id<id::User>,
 ) -> Result<Option<Account>, AuthError> {
     let row: Option<AccountRow> = sqlx::query_as(
-        "SELECT id, role, password_hash FROM account WHERE id = $1 AND registered_at IS NOT NULL",
+        "SELECT id, email, role, is_active, password_hash, created_at, news
+         FROM account WHERE id = $1 AND registered_at IS NOT NULL",
     )
     .bind(user.uuid())
     .fetch_optional(db)
     .await?;
     row.map(AccountRow::read).transpose()
+}
+
+/// The complete account of this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_account(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+) -> Result<Option<Account>, AuthError> {
+    let row: Option<AccountRow> = sqlx::query_as(
+        "SELECT id, email, role, is_active, password_hash, created_at, news
+         FROM account WHERE id = $1 AND registered_at IS NOT NULL FOR NO KEY UPDATE",
+    )
+    .bind(user.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(AccountRow::read).transpose()
+}
+
+/// Complete accounts, the newest first, those older than `before`, at most `limit`.
+pub(crate) async fn list_accounts(
+    db: &mut PgConnection,
+    before: Option<(Timestamp, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Account>, AuthError> {
+    let (created_at, id) = before.unzip();
+    let rows: Vec<AccountRow> = sqlx::query_as(
+        "SELECT id, email, role, is_active, password_hash, created_at, news
+         FROM account WHERE registered_at IS NOT NULL AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
+         ORDER BY created_at DESC, id DESC LIMIT $3",
+    )
+    .bind(created_at.map(ToSqlx::to_sqlx))
+    .bind(id)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(AccountRow::read).collect()
+}
+
+/// Writes what staff may change of a locked account.
+pub(crate) async fn save_standing(
+    db: &mut PgConnection,
+    account: &Account,
+) -> Result<(), AuthError> {
+    sqlx::query("UPDATE account SET role = $2, is_active = $3, news = $4 WHERE id = $1")
+        .bind(account.user.uuid())
+        .bind(account.role.as_str())
+        .bind(account.is_active)
+        .bind(account.news)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Ends every open session of this account, but the one that is `kept`.
+pub(crate) async fn end_sessions(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    kept: Option<Id<id::Session>>,
+    now: Timestamp,
+) -> Result<Vec<Ended>, AuthError> {
+    let ended: Vec<(Uuid, jiff_sqlx::Timestamp)> = sqlx::query_as(
+        "UPDATE session SET state = 'logged_out'
+         WHERE account_id = $1 AND state = 'open' AND expires_at > $2 AND id IS DISTINCT FROM $3
+         RETURNING id, expires_at",
+    )
+    .bind(user.uuid())
+    .bind(now.to_sqlx())
+    .bind(kept.map(Id::uuid))
+    .fetch_all(db)
+    .await?;
+    Ok(ended.into_iter().map(read_ended).collect())
 }
 
 /// Puts a better hash of the same password in place of the one it was checked against.
@@ -141,14 +213,14 @@ pub(crate) async fn replace_password_hash(
     Ok(())
 }
 
-/// Sets role and password of an account, whatever they were.
+/// Sets role and password of an account, whatever they were; it may log in.
 pub(crate) async fn reset_account(
     db: &mut PgConnection,
     user: Id<id::User>,
     role: &str,
     password_hash: &str,
 ) -> Result<(), AuthError> {
-    sqlx::query("UPDATE account SET role = $2, password_hash = $3 WHERE id = $1")
+    sqlx::query("UPDATE account SET role = $2, password_hash = $3, is_active = true WHERE id = $1")
         .bind(user.uuid())
         .bind(role)
         .bind(password_hash)
@@ -411,8 +483,12 @@ pub(crate) async fn list_public_keys(db: &mut PgConnection) -> Result<Vec<Public
 #[derive(sqlx::FromRow)]
 struct AccountRow {
     id: Uuid,
+    email: String,
     role: String,
+    is_active: bool,
     password_hash: Option<String>,
+    created_at: jiff_sqlx::Timestamp,
+    news: i64,
 }
 
 impl AccountRow {
@@ -421,10 +497,17 @@ impl AccountRow {
         let role = self.role.parse().map_err(|refused| {
             AuthError::Unreadable(format!("account.role of {user}: {refused}"))
         })?;
+        let email = Email::parse(&self.email).map_err(|refused| {
+            AuthError::Unreadable(format!("account.email of {user}: {refused}"))
+        })?;
         Ok(Account {
             user,
+            email,
             role,
+            is_active: self.is_active,
             password_hash: self.password_hash,
+            created_at: self.created_at.into(),
+            news: self.news,
         })
     }
 }

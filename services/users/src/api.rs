@@ -1,9 +1,9 @@
 //! The door: decode, authorise, act, encode.
 
-use holdfast_kernel::{Id, id, time};
+use holdfast_kernel::{Id, id, page, time};
 use holdfast_platform::{
     database,
-    identity::{Access, AccessTable, Caller},
+    identity::{Access, AccessTable, Caller, Role},
     service::Context,
 };
 use holdfast_proto::users::v1::{self as pb, users_service_server::UsersService};
@@ -22,6 +22,7 @@ pub const ACCESS: AccessTable = &[
         "GetProfile",
         Access::UserOr(&["orders", "bookings", "notifications"]),
     ),
+    ("GetProfiles", Access::Admin),
     ("UpdateProfile", Access::User),
 ];
 
@@ -80,7 +81,30 @@ impl UsersService for Api {
         }))
     }
 
-    /// Renames oneself. Fails with `PROFILE_CHANGED` when the version looked at is not the one that stands.
+    /// Profiles for a list of accounts.
+    async fn get_profiles(
+        &self,
+        request: Request<pb::GetProfilesRequest>,
+    ) -> Result<Response<pb::GetProfilesResponse>, Status> {
+        let user_ids = request.into_inner().user_ids;
+        if user_ids.len() > page::PAGE_MAX_ENTRIES as usize {
+            return Err(UsersError::TooManyUsers {
+                got: user_ids.len(),
+            }
+            .into());
+        }
+        let users: Vec<_> = user_ids
+            .iter()
+            .map(|text| parse_user(text))
+            .collect::<Result<_, _>>()?;
+        let mut db = database::acquire(&self.context.database).await?;
+        let profiles = store::find_profiles(&mut db, &users).await?;
+        Ok(Response::new(pb::GetProfilesResponse {
+            profiles: profiles.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    /// Renames oneself, or anybody as an admin. Fails with `PROFILE_CHANGED` when the version looked at is not the one that stands.
     async fn update_profile(
         &self,
         request: Request<pb::UpdateProfileRequest>,
@@ -88,7 +112,7 @@ impl UsersService for Api {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let user = parse_user(&request.user_id)?;
-        if caller.user()? != user {
+        if caller.user()? != user && !caller.has(Role::Admin) {
             return Err(UsersError::UnknownUser.into());
         }
         let name = PersonName::parse(&request.name)?;

@@ -1,5 +1,6 @@
 //! How this service refuses.
 
+use holdfast_kernel::page::PAGE_MAX_ENTRIES;
 use holdfast_platform::fault::{Fault, FaultCode};
 use tonic::Status;
 
@@ -10,6 +11,8 @@ pub(crate) enum UsersError {
     UserIdRefused { got: String },
     #[error("name: {chars} characters, wanted 1 to 100 without control characters")]
     NameRefused { chars: usize },
+    #[error("user_ids: got {got}, wanted {PAGE_MAX_ENTRIES} or less")]
+    TooManyUsers { got: usize },
     #[error("no such user")]
     UnknownUser,
     #[error("the profile is at version {actual}, not {expected}; read it again")]
@@ -25,6 +28,7 @@ impl From<UsersError> for Fault {
         let text = error.to_string();
         match error {
             UsersError::UserIdRefused { .. } => Fault::invalid("user_id", text),
+            UsersError::TooManyUsers { .. } => Fault::invalid("user_ids", text),
             UsersError::NameRefused { .. } => Fault::invalid("name", text),
             UsersError::UnknownUser => Fault::new(FaultCode::NotFound, "UNKNOWN_USER", text),
             UsersError::ProfileChanged { actual, .. } => {

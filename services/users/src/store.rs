@@ -44,6 +44,21 @@ pub(crate) async fn find_profile(
     row.map(Row::read).transpose()
 }
 
+/// The profiles of these accounts, as far as they have one.
+pub(crate) async fn find_profiles(
+    db: &mut PgConnection,
+    users: &[Id<id::User>],
+) -> Result<Vec<Profile>, UsersError> {
+    let users: Vec<Uuid> = users.iter().map(|user| user.uuid()).collect();
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT user_id, email, name, created_at, version FROM profile WHERE user_id = ANY($1)",
+    )
+    .bind(users)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
 /// The profile of this account, which nobody else changes until the transaction ends.
 pub(crate) async fn lock_profile(
     db: &mut PgConnection,

@@ -1,5 +1,6 @@
 //! The auth service at its door, on a real database.
 
+mod accounts;
 mod keys;
 mod login;
 mod operator;

@@ -9,7 +9,10 @@ use holdfast_auth::{DEFAULTS, MIGRATOR, Operator, Peers, Settings};
 use holdfast_platform::{
     cluster::Secrets,
     fault::Fault,
-    identity::{Access, Claims, Gate, KeySource, PeerIdentity, PeerKey, VERIFIER_PEER, Verifier},
+    identity::{
+        Access, Claims, Gate, KeySource, PeerIdentity, PeerKey, Role, VERIFIER_PEER, Verifier,
+    },
+    message::Message,
     outbox,
     service::{Context, StartError},
     transport::{Door, Routes, Slot, Transport, local, open_ended},
@@ -18,13 +21,15 @@ use holdfast_proto::{
     auth::v1::{self as pb, auth_service_client::AuthServiceClient},
     users::v1::{
         CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
-        Profile, UpdateProfileRequest, UpdateProfileResponse,
+        GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
+        UpdateProfileResponse,
         users_service_client::UsersServiceClient,
         users_service_server::{UsersService, UsersServiceServer},
     },
 };
 use holdfast_testkit::{FakeClock, Realm, TestDatabase, scripted_peer};
 use jiff::SignedDuration;
+use serde_json::Value;
 use tokio::time::timeout;
 use tonic::{Request, Status, Streaming};
 
@@ -48,6 +53,7 @@ scripted_peer! {
     struct UsersPeer: UsersService {
         create_profile(CreateProfileRequest) -> CreateProfileResponse;
         get_profile(GetProfileRequest) -> GetProfileResponse;
+        get_profiles(GetProfilesRequest) -> GetProfilesResponse;
         update_profile(UpdateProfileRequest) -> UpdateProfileResponse;
     }
 }
@@ -237,14 +243,72 @@ impl World {
         self.clock.advance(SignedDuration::from_secs(secs));
     }
 
-    /// What was announced, oldest first: kind and version.
+    /// What was announced of accounts, oldest first: kind and version.
     pub(crate) async fn announced(&self) -> Vec<String> {
-        let mut db = self.database.app().acquire().await.expect("a connection");
-        let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
-        pending
-            .iter()
+        let news = self.outbox("holdfast.accounts").await;
+        news.iter()
             .map(|message| format!("{} v{}", message.kind, message.version))
             .collect()
+    }
+
+    /// What was written down for the audit log, oldest first.
+    pub(crate) async fn audited(&self) -> Vec<Value> {
+        let lines = self.outbox("holdfast.audit").await;
+        lines.into_iter().map(|line| line.data).collect()
+    }
+
+    async fn outbox(&self, topic: &str) -> Vec<Message> {
+        let mut db = self.database.app().acquire().await.expect("a connection");
+        let mut pending = outbox::pending(&mut db, 500).await.expect("the outbox");
+        pending.retain(|message| message.topic == topic);
+        pending
+    }
+
+    /// The token of somebody new with this role.
+    pub(crate) async fn somebody(&self, role: Role) -> String {
+        let minted = self.operator().await.mint_accounts(role, 1).await;
+        minted.expect("minted").remove(0)
+    }
+
+    pub(crate) async fn account(&self, token: &str, user_id: &str) -> Result<pb::Account, Fault> {
+        let user_id = user_id.to_owned();
+        let request = bearing(token, pb::GetAccountRequest { user_id });
+        match self.auth.clone().get_account(request).await {
+            Ok(answer) => Ok(answer.into_inner().account.expect("an account")),
+            Err(status) => Err(Fault::from_status(&status)),
+        }
+    }
+
+    pub(crate) async fn set_role(
+        &self,
+        token: &str,
+        user_id: &str,
+        role: &str,
+    ) -> Result<pb::Account, Fault> {
+        let request = pb::SetRoleRequest {
+            user_id: user_id.to_owned(),
+            role: role.to_owned(),
+        };
+        match self.auth.clone().set_role(bearing(token, request)).await {
+            Ok(answer) => Ok(answer.into_inner().account.expect("an account")),
+            Err(status) => Err(Fault::from_status(&status)),
+        }
+    }
+
+    pub(crate) async fn set_active(
+        &self,
+        token: &str,
+        user_id: &str,
+        is_active: bool,
+    ) -> Result<pb::Account, Fault> {
+        let request = pb::SetActiveRequest {
+            user_id: user_id.to_owned(),
+            is_active,
+        };
+        match self.auth.clone().set_active(bearing(token, request)).await {
+            Ok(answer) => Ok(answer.into_inner().account.expect("an account")),
+            Err(status) => Err(Fault::from_status(&status)),
+        }
     }
 
     pub(crate) async fn count(&self, table: &'static str) -> i64 {

@@ -1,5 +1,6 @@
 //! Accounts, sessions and one's own profile.
 
+mod accounts;
 mod sessions;
 
 use axum::{Extension, extract::State, response::IntoResponse};
@@ -21,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(logout))
         .routes(routes!(my_profile, change_my_profile))
         .merge(sessions::routes())
+        .merge(accounts::routes())
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -15,6 +15,10 @@ scripted_peer! {
         list_sessions(auth::ListSessionsRequest) -> auth::ListSessionsResponse;
         end_session(auth::EndSessionRequest) -> auth::EndSessionResponse;
         is_session_open(auth::IsSessionOpenRequest) -> auth::IsSessionOpenResponse;
+        get_account(auth::GetAccountRequest) -> auth::GetAccountResponse;
+        list_accounts(auth::ListAccountsRequest) -> auth::ListAccountsResponse;
+        set_role(auth::SetRoleRequest) -> auth::SetRoleResponse;
+        set_active(auth::SetActiveRequest) -> auth::SetActiveResponse;
         get_keys(auth::GetKeysRequest) -> auth::GetKeysResponse;
     } unscripted {
         watch_revocations(auth::WatchRevocationsRequest) -> auth::WatchRevocationsResponse as WatchRevocationsStream;
@@ -25,6 +29,7 @@ scripted_peer! {
     pub(crate) struct Users: users::users_service_server::UsersService {
         create_profile(users::CreateProfileRequest) -> users::CreateProfileResponse;
         get_profile(users::GetProfileRequest) -> users::GetProfileResponse;
+        get_profiles(users::GetProfilesRequest) -> users::GetProfilesResponse;
         update_profile(users::UpdateProfileRequest) -> users::UpdateProfileResponse;
     }
 }

@@ -37,6 +37,7 @@ async fn somebody_registers_and_logs_in_and_out() {
                 name: asked.name.clone(),
                 role: "user".to_owned(),
                 created_at: AT,
+                is_active: true,
             }),
         })
     });
@@ -133,6 +134,103 @@ async fn sessions_are_listed_and_ended() {
     let told = end().send_nothing().await;
     assert_eq!(told.problem(), (404, "unknown_session".into()));
     assert_eq!(world.auth.end_session.asked()[0].session_id, "ses_1");
+}
+
+#[tokio::test]
+async fn admins_see_accounts_with_their_names_and_change_their_standing() {
+    let world = World::new().await;
+    let admin = world.somebody(Role::Admin);
+    let account = |role: &str, is_active| auth::Account {
+        id: "usr_1".to_owned(),
+        email: "ada@example.com".to_owned(),
+        name: String::new(),
+        role: role.to_owned(),
+        created_at: AT,
+        is_active,
+    };
+    let profile = || users::Profile {
+        user_id: "usr_1".to_owned(),
+        email: "ada@example.com".to_owned(),
+        name: "Ada".to_owned(),
+        created_at: AT,
+        version: 3,
+    };
+    let shown = |role: &str, is_active: bool| {
+        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": role, "is_active": is_active,
+            "created_at": AT_TEXT})
+    };
+    world
+        .auth
+        .list_accounts
+        .then(Ok(auth::ListAccountsResponse {
+            accounts: vec![account("user", true)],
+            page: Some(PageInfo {
+                next_token: "more".to_owned(),
+            }),
+        }));
+    world
+        .users
+        .get_profiles
+        .then(Ok(users::GetProfilesResponse {
+            profiles: vec![profile()],
+        }));
+    let told = world
+        .get("/v1/users?email=ada@example.com&limit=1")
+        .by(&admin)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json(),
+        json!({"data": [shown("user", true)], "next_cursor": "more", "has_more": true})
+    );
+    assert_eq!(world.auth.list_accounts.asked()[0].email, "ada@example.com");
+
+    world.users.get_profile.otherwise(move |_| {
+        Ok(users::GetProfileResponse {
+            profile: Some(profile()),
+        })
+    });
+    world.auth.get_account.then(Ok(auth::GetAccountResponse {
+        account: Some(account("user", true)),
+    }));
+    let told = world.get("/v1/users/usr_1").by(&admin).send_nothing().await;
+    assert_eq!(
+        (told.header("etag"), told.json()),
+        (Some("\"3\""), shown("user", true))
+    );
+    world
+        .auth
+        .set_role
+        .then(Ok(auth::SetRoleResponse {
+            account: Some(account("staff", true)),
+        }))
+        .then(Err(refusal(FaultCode::Conflict, "OWN_ACCOUNT")));
+    let role = || world.ask(Method::PUT, "/v1/users/usr_1/role").by(&admin);
+    let told = role().send(&json!({"role": "staff"})).await;
+    assert_eq!(told.json(), shown("staff", true));
+    let told = role().send(&json!({"role": "user"})).await;
+    assert_eq!(told.problem(), (409, "own_account".into()));
+    world.auth.set_active.then(Ok(auth::SetActiveResponse {
+        account: Some(account("staff", false)),
+    }));
+    let told = world
+        .ask(Method::PUT, "/v1/users/usr_1/active")
+        .by(&admin)
+        .send(&json!({"is_active": false}))
+        .await;
+    assert_eq!(told.json(), shown("staff", false));
+    assert!(!world.auth.set_active.asked()[0].is_active);
+
+    world
+        .auth
+        .get_account
+        .then(Err(refusal(FaultCode::NotFound, "UNKNOWN_USER")));
+    let told = world
+        .get("/v1/users/usr_2")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(told.problem(), (404, "unknown_user".into()));
 }
 
 fn refusal(code: FaultCode, reason: &'static str) -> tonic::Status {

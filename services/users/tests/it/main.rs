@@ -59,6 +59,43 @@ async fn anothers_profile_does_not_exist_for_a_user_and_exists_for_staff() {
 }
 
 #[tokio::test]
+async fn admins_read_many_profiles_and_rename_anybody() {
+    let world = World::new().await;
+    world.create_profile("ada@example.com", "Ada").await;
+    let (admin, staff) = (world.somebody(Role::Admin), world.somebody(Role::Staff));
+    let request = || pb::GetProfilesRequest {
+        user_ids: vec![world.user().to_string(), admin.user.to_string()],
+    };
+    let found = world.client().get_profiles(admin.ask(request())).await;
+    let found = found.expect("an admin").into_inner().profiles;
+    assert_eq!(found, [world.profile().await], "who has none is left out");
+    let refused = world.client().get_profiles(staff.ask(request())).await;
+    assert_eq!(refused.expect_err("staff").code(), Code::PermissionDenied);
+    let many = pb::GetProfilesRequest {
+        user_ids: vec![world.user().to_string(); 101],
+    };
+    let refused = world.client().get_profiles(admin.ask(many)).await;
+    assert_eq!(refused.expect_err("too many").code(), Code::InvalidArgument);
+
+    let rename = |name: &str| pb::UpdateProfileRequest {
+        user_id: world.user().to_string(),
+        name: name.to_owned(),
+        expected_version: 0,
+    };
+    let refused = world
+        .client()
+        .update_profile(staff.ask(rename("Eve")))
+        .await;
+    assert_eq!(refused.expect_err("staff").code(), Code::NotFound);
+    let renamed = world
+        .client()
+        .update_profile(admin.ask(rename("Ada L")))
+        .await;
+    assert!(renamed.is_ok());
+    assert_eq!(world.profile().await.name, "Ada L");
+}
+
+#[tokio::test]
 async fn only_the_service_that_makes_accounts_makes_profiles() {
     let world = World::new().await;
     let request = || pb::CreateProfileRequest {

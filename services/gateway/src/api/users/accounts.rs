@@ -1,0 +1,213 @@
+//! Accounts as those see them who run the shop, and everybody their own by its id.
+
+use std::collections::HashMap;
+
+use axum::{
+    Extension,
+    extract::{Path, State},
+};
+use holdfast_platform::identity::Caller;
+use holdfast_proto::{auth::v1 as pb, users::v1 as users_pb};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    super::{
+        if_match, promised,
+        shape::{Page, Slice, moment, paged},
+    },
+    ProfileChange,
+};
+use crate::{
+    Gateway,
+    decode::{Json, Query},
+    problems::Problem,
+    reply::Reply,
+};
+
+pub(super) fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(list_accounts))
+        .routes(routes!(one_account, change_account))
+        .routes(routes!(set_role))
+        .routes(routes!(set_active))
+}
+
+/// Somebody with an account.
+#[derive(Serialize, ToSchema)]
+struct Account {
+    #[schema(example = "usr_01jd3q8m5ze2vtx0c9k4h7n6wb")]
+    id: String,
+    email: String,
+    name: String,
+    /// `user`, `staff` or `admin`.
+    role: String,
+    /// Whether it may log in.
+    is_active: bool,
+    created_at: String,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// The whole address, whatever its letter case.
+    email: Option<String>,
+    /// 1 to 100; 20 when left out.
+    limit: Option<i32>,
+    /// `next_cursor` of the slice before.
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewRole {
+    /// `user`, `staff` or `admin`.
+    #[schema(example = "staff")]
+    role: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Activity {
+    is_active: bool,
+}
+
+/// Lists accounts, the newest first, or finds the one of an address.
+#[utoipa::path(get, path = "/v1/users", tag = "identity", params(Wanted), responses((status = 200, body = Page<Account>)))]
+async fn list_accounts(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::ListAccountsRequest {
+        page: Some(Slice::new(wanted.limit, wanted.cursor).request()?),
+        email: wanted.email.unwrap_or_default(),
+    });
+    let answer = gateway
+        .peers
+        .auth
+        .clone()
+        .list_accounts(request)
+        .await
+        .map_err(|refused| paged(&refused))?
+        .into_inner();
+    let user_ids = answer.accounts.iter().map(|account| account.id.clone());
+    let request = caller.request(users_pb::GetProfilesRequest {
+        user_ids: user_ids.collect(),
+    });
+    let profiles = gateway.peers.users.clone().get_profiles(request).await?;
+    let mut names: HashMap<String, String> = profiles
+        .into_inner()
+        .profiles
+        .into_iter()
+        .map(|profile| (profile.user_id, profile.name))
+        .collect();
+    let accounts = answer.accounts.into_iter().map(|found| {
+        let name = names.remove(&found.id).unwrap_or_default();
+        account(found, name)
+    });
+    let accounts = accounts.collect::<Result<_, _>>()?;
+    Ok(Reply::ok(&Page::<Account>::new(accounts, answer.page)))
+}
+
+/// Shows an account: one's own, or anybody's to admins. Its ETag is that of the profile.
+#[utoipa::path(get, path = "/v1/users/{id}", tag = "identity", params(("id" = String, Path)), responses((status = 200, body = Account)))]
+async fn one_account(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Reply, Problem> {
+    let found = find(&gateway, &caller, id).await?;
+    with_profile(&gateway, &caller, found).await
+}
+
+/// Changes a profile: one's own, or anybody's as an admin.
+#[utoipa::path(patch, path = "/v1/users/{id}", tag = "identity", request_body = ProfileChange,
+    params(("id" = String, Path), ("if-match" = Option<String>, Header, description = "the ETag it was read with")),
+    responses((status = 200, body = Account)))]
+async fn change_account(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(asked): Json<ProfileChange>,
+) -> Result<Reply, Problem> {
+    let found = find(&gateway, &caller, id).await?;
+    let request = caller.request(users_pb::UpdateProfileRequest {
+        user_id: found.id.clone(),
+        name: asked.name,
+        expected_version: if_match(&headers)?.unwrap_or_default(),
+    });
+    let answer = gateway.peers.users.clone().update_profile(request).await?;
+    let profile = promised(answer.into_inner().profile, "users", "the profile")?;
+    Ok(Reply::ok(&account(found, profile.name)?).tagged(profile.version))
+}
+
+/// Says what an account may do; its sessions end.
+#[utoipa::path(put, path = "/v1/users/{id}/role", tag = "identity", request_body = NewRole, params(("id" = String, Path)),
+    responses((status = 200, body = Account)))]
+async fn set_role(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Json(asked): Json<NewRole>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::SetRoleRequest {
+        user_id: id,
+        role: asked.role,
+    });
+    let answer = gateway.peers.auth.clone().set_role(request).await?;
+    let changed = promised(answer.into_inner().account, "auth", "the account")?;
+    with_profile(&gateway, &caller, changed).await
+}
+
+/// Lets an account log in, or no longer, which ends its sessions.
+#[utoipa::path(put, path = "/v1/users/{id}/active", tag = "identity", request_body = Activity, params(("id" = String, Path)),
+    responses((status = 200, body = Account)))]
+async fn set_active(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Json(asked): Json<Activity>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::SetActiveRequest {
+        user_id: id,
+        is_active: asked.is_active,
+    });
+    let answer = gateway.peers.auth.clone().set_active(request).await?;
+    let changed = promised(answer.into_inner().account, "auth", "the account")?;
+    with_profile(&gateway, &caller, changed).await
+}
+
+async fn find(gateway: &Gateway, caller: &Caller, id: String) -> Result<pb::Account, Problem> {
+    let request = caller.request(pb::GetAccountRequest { user_id: id });
+    let answer = gateway.peers.auth.clone().get_account(request).await?;
+    promised(answer.into_inner().account, "auth", "the account")
+}
+
+async fn with_profile(
+    gateway: &Gateway,
+    caller: &Caller,
+    found: pb::Account,
+) -> Result<Reply, Problem> {
+    let request = caller.request(users_pb::GetProfileRequest {
+        user_id: found.id.clone(),
+    });
+    let answer = gateway.peers.users.clone().get_profile(request).await?;
+    let profile = promised(answer.into_inner().profile, "users", "the profile")?;
+    Ok(Reply::ok(&account(found, profile.name)?).tagged(profile.version))
+}
+
+fn account(account: pb::Account, name: String) -> Result<Account, Problem> {
+    Ok(Account {
+        created_at: moment(account.created_at.as_ref(), "auth")?,
+        id: account.id,
+        email: account.email,
+        name,
+        role: account.role,
+        is_active: account.is_active,
+    })
+}
