@@ -34,7 +34,12 @@ pub use api::ACCESS;
 pub use operator::{MINT_MAX_ACCOUNTS, Operator};
 pub use registration::FAILPOINTS;
 
-use crate::{keys::SigningKey, password::Passwords, revocation::Revocations, token::Minter};
+use crate::{
+    keys::{Signer, SigningKey},
+    password::Passwords,
+    revocation::Revocations,
+    token::Minter,
+};
 
 /// The schema of this service.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -53,6 +58,7 @@ pub struct Settings {
     pub access_token_secs: u32,
     pub session_secs: u32,
     pub refresh_grace_secs: u32,
+    pub key_rotation_days: u32,
     pub hash_memory_kib: u32,
     pub hash_passes: u32,
     pub hash_threads: u32,
@@ -81,10 +87,18 @@ pub async fn build(
         .revocations
         .clone()
         .keep_reading(parts.context.clone());
+    let life = parts.minter.key_life();
+    let turning = parts
+        .signer
+        .clone()
+        .keep_turning(parts.context.clone(), life);
     let server = AuthServiceServer::new(api::Api::new(parts));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     let mut service = Service::new("auth", routes);
-    service.tasks = vec![Task::new("revocations told", reading)];
+    service.tasks = vec![
+        Task::new("revocations told", reading),
+        Task::new("signing keys", turning),
+    ];
     Ok(service)
 }
 
@@ -94,19 +108,21 @@ struct Parts {
     peers: Peers,
     passwords: Passwords,
     minter: Minter,
+    signer: Signer,
     revocations: Revocations,
 }
 
 impl Parts {
     async fn make(settings: &Settings, peers: Peers, context: Context) -> Result<Self, StartError> {
         let passwords = Passwords::new(settings)?;
-        let key = SigningKey::load_or_make(&context).await?;
-        let minter = Minter::new(settings, key, &context)?;
+        let signer = Signer::new(SigningKey::load_or_make(&context).await?);
+        let minter = Minter::new(settings, signer.clone(), &context)?;
         Ok(Self {
             context,
             peers,
             passwords,
             minter,
+            signer,
             revocations: Revocations::new(),
         })
     }

@@ -17,7 +17,12 @@ use jsonwebtoken::{Algorithm, Header};
 use sha2::Sha256;
 use uuid::Uuid;
 
-use crate::{Settings, domain::Session, error::AuthError, keys::SigningKey};
+use crate::{
+    Settings,
+    domain::Session,
+    error::AuthError,
+    keys::{KeyLife, Signer},
+};
 
 const REFRESH_PREFIX: &str = "hrt_";
 const REFRESH_KEY_PURPOSE: &str = "auth refresh tokens 1";
@@ -25,16 +30,19 @@ const FAMILY_BYTES: usize = 16;
 const TURN_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
 const REFRESH_GRACE_MAX_SECS: u32 = 60;
+const KEY_ROTATION_MAX_DAYS: u32 = 3_650;
+const HOURS_PER_DAY: i64 = 24;
 
 /// Makes tokens.
 pub(crate) struct Minter {
-    key: SigningKey,
+    signer: Signer,
     refresh_key: [u8; 32],
     issuer: String,
     audience: String,
     access_lifetime: SignedDuration,
     session_lifetime: SignedDuration,
     grace: SignedDuration,
+    key_life: SignedDuration,
 }
 
 /// A refresh token whose secret was proved right.
@@ -47,7 +55,7 @@ pub(crate) struct RefreshToken {
 impl Minter {
     pub(crate) fn new(
         settings: &Settings,
-        key: SigningKey,
+        signer: Signer,
         context: &Context,
     ) -> Result<Self, StartError> {
         for (key, secs, most) in [
@@ -62,24 +70,39 @@ impl Minter {
                 settings.refresh_grace_secs,
                 REFRESH_GRACE_MAX_SECS,
             ),
+            (
+                "key_rotation_days",
+                settings.key_rotation_days,
+                KEY_ROTATION_MAX_DAYS,
+            ),
         ] {
             if secs == 0 || secs > most {
                 return Err(StartError::Setting {
                     key: format!("auth.{key}"),
-                    text: format!("{secs} seconds, wanted 1 to {most}"),
+                    text: format!("{secs}, wanted 1 to {most}"),
                 });
             }
         }
         let secs = |secs: u32| SignedDuration::from_secs(secs.into());
         Ok(Self {
-            key,
+            signer,
             refresh_key: context.secrets.key(REFRESH_KEY_PURPOSE),
             issuer: context.verifier.issuer().to_owned(),
             audience: context.verifier.audience().to_owned(),
             access_lifetime: secs(settings.access_token_secs),
             session_lifetime: secs(settings.session_secs),
             grace: secs(settings.refresh_grace_secs),
+            key_life: SignedDuration::from_hours(
+                HOURS_PER_DAY * i64::from(settings.key_rotation_days),
+            ),
         })
+    }
+
+    pub(crate) fn key_life(&self) -> KeyLife {
+        KeyLife {
+            active: self.key_life,
+            token: self.access_lifetime,
+        }
     }
 
     pub(crate) fn session_lifetime(&self) -> SignedDuration {
@@ -123,12 +146,13 @@ impl Minter {
             iat: now.as_second(),
             exp: self.access_expiry(session.expires_at, now).as_second(),
         };
+        let key = self.signer.key();
         let header = Header {
             typ: Some(ACCESS_TOKEN_TYPE.to_owned()),
-            kid: Some(self.key.id().to_owned()),
+            kid: Some(key.id().to_owned()),
             ..Header::new(Algorithm::EdDSA)
         };
-        Ok(jsonwebtoken::encode(&header, &claims, self.key.encoding())?)
+        Ok(jsonwebtoken::encode(&header, &claims, key.encoding())?)
     }
 
     /// When an access token made now dies by itself: none outlives its session.

@@ -88,6 +88,110 @@ async fn a_key_put_in_the_place_of_another_is_not_opened() {
     assert!(world.start(SECRET, |_| ()).await.is_err());
 }
 
+fn key_of(tokens: &pb::Tokens) -> String {
+    let header = jsonwebtoken::decode_header(&tokens.access_token).expect("a header");
+    header.kid.expect("a name")
+}
+
+fn names(keys: &[Value]) -> Vec<String> {
+    let names = keys.iter().map(|key| key["kid"].as_str().expect("a name"));
+    names.map(ToOwned::to_owned).collect()
+}
+
+/// Waits until this process signs with another key than that.
+async fn signs_anew(world: &World, old: &str) -> pb::Tokens {
+    let anew = async {
+        loop {
+            let tokens = world.login(ADA, PASSWORD).await.expect("logged in");
+            if key_of(&tokens) != old {
+                return tokens;
+            }
+        }
+    };
+    let bound = std::time::Duration::from_secs(20);
+    tokio::time::timeout(bound, anew)
+        .await
+        .expect("the keys turn")
+}
+
+#[tokio::test]
+async fn an_old_key_gives_way_to_the_one_published_before_and_what_it_signed_lives_on() {
+    let world = World::new().await;
+    let before = world.ada().await;
+    let (old, published) = (key_of(&before), names(&keys(&world).await));
+    world.pass(30 * 86_400 - 1);
+    let too_early = world.another(|_| ()).await;
+    assert_eq!(names(&keys(&too_early).await), published);
+
+    world.pass(1);
+    // Signed at the last moment by a process that has not looked yet.
+    let last = world.login(ADA, PASSWORD).await.expect("logged in");
+    assert_eq!(key_of(&last), old);
+    let other = world.another(|_| ()).await;
+    let first = signs_anew(&other, &old).await;
+    assert!(
+        published.contains(&key_of(&first)),
+        "it was known before it signed"
+    );
+    for tokens in [&last, &first] {
+        other.claims(&tokens.access_token).await;
+        world.claims(&tokens.access_token).await;
+    }
+    let now = keys(&world).await;
+    assert_eq!(now.len(), 3, "retired, active, next");
+    let private: i64 = sqlx::query_scalar(
+        "SELECT count(sealed_private_key) FROM signing_key WHERE state = 'retired'",
+    )
+    .fetch_one(&world.database.app())
+    .await
+    .expect("counted");
+    assert_eq!(private, 0, "a retired key signs nothing, whoever steals it");
+}
+
+#[tokio::test]
+async fn a_key_does_not_sign_before_everybody_can_know_it() {
+    let world = World::new().await;
+    let old = key_of(&world.ada().await);
+    let due = |age: &'static str| {
+        let sql = format!(
+            "UPDATE signing_key SET created_at = created_at - interval '{age}',
+                activated_at = activated_at - interval '31 days'"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+    };
+    let db = world.database.app();
+    due("0 s").execute(&db).await.expect("old");
+    world.pass(599);
+    let waiting = world.another(|_| ()).await;
+    waiting.watch().await;
+    let tokens = waiting.login(ADA, PASSWORD).await.expect("logged in");
+    assert_eq!(key_of(&tokens), old);
+    world.pass(1);
+    signs_anew(&world.another(|_| ()).await, &old).await;
+}
+
+#[tokio::test]
+async fn processes_that_look_at_once_turn_the_keys_once_and_retired_ones_go_after_their_tokens() {
+    let world = World::new().await;
+    let old = key_of(&world.ada().await);
+    world.pass(30 * 86_400);
+    let started = join_all((0..4).map(|_| world.another(|_| ()))).await;
+    for other in &started {
+        signs_anew(other, &old).await;
+    }
+    assert_eq!(world.count("signing_key").await, 3);
+    // The token's hour and the time in which processes may still have signed with it.
+    world.pass(3_600 + 600 + 1);
+    let later = world.another(|_| ()).await;
+    let gone = async {
+        while names(&keys(&later).await).contains(&old) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let bound = std::time::Duration::from_secs(20);
+    tokio::time::timeout(bound, gone).await.expect("taken back");
+}
+
 #[tokio::test]
 async fn known_keys_go_on_while_auth_is_away() {
     let world = World::new().await;
