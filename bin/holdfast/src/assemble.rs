@@ -189,7 +189,10 @@ pub(crate) async fn assemble(
                 };
                 holdfast_auth::build(ground.settings.section("auth")?, peers, context).await?
             }
-            "users" => holdfast_users::build(context)?,
+            "users" => {
+                let settings = ground.settings.section("users")?;
+                holdfast_users::build(&settings, context).await?
+            }
             "catalog" => {
                 let peers = holdfast_catalog::Peers {
                     inventory: InventoryServiceClient::new(peer("inventory")),
@@ -246,7 +249,8 @@ pub(crate) async fn operator(ground: &Ground<'_>) -> anyhow::Result<holdfast_aut
     let peers = Directory::default();
     let verifier = verifier(&peers, ground)?;
     let users = context("users", &verifier, ground).await?;
-    let users = holdfast_users::build(users)?;
+    let settings = ground.settings.section("users")?;
+    let users = holdfast_users::build(&settings, users).await?;
     let users = transport::local(Door::new("users", users.routes));
     let peers = holdfast_auth::Peers {
         users: UsersServiceClient::new(users),

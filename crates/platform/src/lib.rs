@@ -2,7 +2,7 @@
 //!
 //! Read in this order:
 //! what a service is made of and how it is reached: [`service`], [`settings`], [`identity`] (who calls), [`fault`] (how
-//! it fails), [`transport`] (how it is called and calls), [`wire`], [`database`] (where it keeps what it knows);
+//! it fails), [`transport`] (how it is called and calls), [`wire`], [`database`] (where it keeps what it knows), [`envelope`] (what it keeps of persons);
 //! what services tell each other: [`message`], [`outbox`], [`relay`], [`bus`], [`embedded_log`], [`wakeup`],
 //! [`consumer`], [`parking`];
 //! what a process is made of: [`clock`], [`failpoint`], [`telemetry`], [`listener`], [`internal`], [`shutdown`],
@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod consumer;
 pub mod database;
 pub mod embedded_log;
+pub mod envelope;
 pub mod failpoint;
 pub mod fault;
 pub mod identity;

@@ -124,7 +124,7 @@ impl AuthService for Api {
                 return Err(AuthError::RefreshReused.into());
             }
         };
-        let account = store::find_account(&mut tx, session.user)
+        let account = store::find_account(&mut tx, &self.parts.vault, session.user)
             .await?
             .filter(|account| account.is_active)
             .ok_or(AuthError::RefreshInvalid)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use holdfast_kernel::page::InvalidPage;
 use holdfast_platform::{
+    envelope::Unopened,
     failpoint::Injected,
     fault::{Fault, FaultCode},
     identity::InvalidRole,
@@ -56,6 +57,8 @@ pub(crate) enum AuthError {
     #[error("an access token could not be signed: {0}")]
     Sign(#[from] jsonwebtoken::errors::Error),
     #[error(transparent)]
+    Unopened(#[from] Unopened),
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Injected(#[from] Injected),
@@ -102,9 +105,10 @@ impl From<AuthError> for Fault {
                 | FaultCode::Internal => Fault::internal(fault),
             },
             AuthError::TooManyAccounts(_) => Fault::invalid("count", text),
-            AuthError::Unreadable(_) | AuthError::Hash(_) | AuthError::Sign(_) => {
-                Fault::internal(error)
-            }
+            AuthError::Unreadable(_)
+            | AuthError::Hash(_)
+            | AuthError::Sign(_)
+            | AuthError::Unopened(_) => Fault::internal(error),
             AuthError::Database(error) => Fault::from(error),
             AuthError::Injected(_) => Fault::unavailable(error),
             AuthError::Platform(fault) => fault,

@@ -2,8 +2,9 @@
 //!
 //! Read in this order: `domain` (accounts and sessions, and how they may change), `registration` (an account comes to be
 //! together with its profile), `password` (the bounded place where passwords are hashed), `token` (what a client holds),
-//! `keys` (what tokens are signed with), `revocation` (how everybody is told of dead ones), `api` (the door), `operator` (what the machine's owner may do without a
-//! password), `store` (the tables), `messages` (what is told to others), `error` (how it refuses).
+//! `keys` (what tokens are signed with), `revocation` (how everybody is told of dead ones), `api` (the door), `operator`
+//! (what the machine's owner may do without a password), `vault` (how e-mails lie sealed), `store` (the tables),
+//! `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
 mod domain;
@@ -16,6 +17,7 @@ mod registration;
 mod revocation;
 mod store;
 mod token;
+mod vault;
 
 use holdfast_platform::{
     identity::Gate,
@@ -35,10 +37,12 @@ pub use operator::{MINT_MAX_ACCOUNTS, Operator};
 pub use registration::FAILPOINTS;
 
 use crate::{
+    error::AuthError,
     keys::{Signer, SigningKey},
     password::Passwords,
     revocation::Revocations,
     token::Minter,
+    vault::Vault,
 };
 
 /// The schema of this service.
@@ -63,6 +67,8 @@ pub struct Settings {
     pub hash_passes: u32,
     pub hash_threads: u32,
     pub hash_queue: u32,
+    pub wrapping_key_version: u32,
+    pub plain_personal_data: bool,
 }
 
 /// Whom this service calls.
@@ -87,6 +93,7 @@ pub async fn build(
         .revocations
         .clone()
         .keep_reading(parts.context.clone());
+    let wrapping = vault::keep_wrapping(parts.context.clone(), parts.vault.envelope.clone());
     let life = parts.minter.key_life();
     let turning = parts
         .signer
@@ -98,6 +105,7 @@ pub async fn build(
     service.tasks = vec![
         Task::new("revocations told", reading),
         Task::new("signing keys", turning),
+        Task::new("keys of persons", wrapping),
     ];
     Ok(service)
 }
@@ -107,6 +115,7 @@ struct Parts {
     context: Context,
     peers: Peers,
     passwords: Passwords,
+    vault: Vault,
     minter: Minter,
     signer: Signer,
     revocations: Revocations,
@@ -115,15 +124,31 @@ struct Parts {
 impl Parts {
     async fn make(settings: &Settings, peers: Peers, context: Context) -> Result<Self, StartError> {
         let passwords = Passwords::new(settings)?;
+        let vault = Vault::new(settings, &context)?;
+        vault::seal_rows(&context, &vault)
+            .await
+            .map_err(unprepared)?;
         let signer = Signer::new(SigningKey::load_or_make(&context).await?);
         let minter = Minter::new(settings, signer.clone(), &context)?;
         Ok(Self {
             context,
             peers,
             passwords,
+            vault,
             minter,
             signer,
             revocations: Revocations::new(),
         })
+    }
+}
+
+fn unprepared(error: AuthError) -> StartError {
+    let source = match error {
+        AuthError::Database(source) => source,
+        other => sqlx::Error::Decode(other.to_string().into()),
+    };
+    StartError::Database {
+        service: "auth",
+        source,
     }
 }

@@ -68,7 +68,7 @@ impl Operator {
     ) -> Result<Id<id::User>, Fault> {
         let email = Email::parse(email).map_err(Fault::from)?;
         let mut db = database::acquire(&self.parts.context.database).await?;
-        let account = store::find_account_by_email(&mut db, &email).await?;
+        let account = store::find_account_by_email(&mut db, &self.parts.vault, &email).await?;
         drop(db);
         let place = self.parts.passwords.enter()?;
         let Some(account) = account else {
@@ -105,9 +105,9 @@ impl Operator {
                 }
             })
             .collect();
-        let mut db = database::acquire(&parts.context.database).await?;
-        store::record_machines(&mut db, &machines).await?;
-        drop(db);
+        let mut tx = database::begin(&parts.context.database).await?;
+        store::record_machines(&mut tx, &parts.vault, &machines).await?;
+        database::commit(tx).await?;
         self.write_profiles(&machines).await?;
         let registrations: Vec<_> = machines
             .iter()

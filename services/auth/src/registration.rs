@@ -71,11 +71,11 @@ pub(crate) async fn register(
     };
 
     failpoint::hit("auth.recording").await?;
-    let mut db = database::acquire(&parts.context.database).await?;
-    let user = store::record_applicant(&mut db, &applicant)
+    let mut tx = database::begin(&parts.context.database).await?;
+    let user = store::record_applicant(&mut tx, &parts.vault, &applicant)
         .await?
         .ok_or(AuthError::EmailTaken)?;
-    drop(db);
+    database::commit(tx).await?;
     failpoint::hit("auth.recorded").await?;
     let profile = write_profile(parts, user, &applicant.email, name).await?;
     let completed = complete(parts, &[(user, applicant.attempt)]).await?;

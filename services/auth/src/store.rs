@@ -1,6 +1,7 @@
 //! Every statement on accounts, sessions and signing keys.
 
 use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_platform::envelope::WrappedKey;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,6 +10,7 @@ use crate::{
     domain::{Account, Applicant, Email, Ended, Revocation, Session, SessionState, UserAgent},
     error::AuthError,
     keys::{KeyState, PublicKey, SealedKey},
+    vault::{AtRest, Vault},
 };
 
 /// Records an account on its way, or takes over the one that another registration of this address left on its way.
@@ -17,59 +19,88 @@ use crate::{
 /// when the address belongs to a complete account.
 pub(crate) async fn record_applicant(
     db: &mut PgConnection,
+    vault: &Vault,
     applicant: &Applicant,
 ) -> Result<Option<Id<id::User>>, AuthError> {
+    let index = vault.index(&applicant.email);
+    if vault.is_plain {
+        // A process of the version before may have written this address without what stands for it.
+        sqlx::query("UPDATE account SET email_index = $2 WHERE email = $1 AND email_index IS NULL")
+            .bind(applicant.email.as_str())
+            .bind(index)
+            .execute(&mut *db)
+            .await?;
+    }
+    let (key, wrapped) = vault.envelope.make_key(applicant.user.uuid());
+    let email = vault.lay(&key, &applicant.email);
     let user: Option<Uuid> = sqlx::query_scalar(
-        "INSERT INTO account (id, email, password_hash, role, created_at, attempt)
-         VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT ON CONSTRAINT account_email_is_unique DO UPDATE
+        "INSERT INTO account
+            (id, email, sealed_email, email_index, password_hash, role, created_at, attempt)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT ON CONSTRAINT account_email_index_is_unique DO UPDATE
          SET password_hash = excluded.password_hash, role = excluded.role, created_at = excluded.created_at,
              attempt = excluded.attempt
          WHERE account.registered_at IS NULL
          RETURNING id",
     )
     .bind(applicant.user.uuid())
-    .bind(applicant.email.as_str())
+    .bind(email.plain)
+    .bind(email.sealed)
+    .bind(index)
     .bind(&applicant.password_hash)
     .bind(applicant.role.as_str())
     .bind(applicant.created_at.to_sqlx())
     .bind(applicant.attempt)
-    .fetch_optional(db)
+    .fetch_optional(&mut *db)
     .await?;
+    if user == Some(applicant.user.uuid()) {
+        insert_keys(db, vec![(applicant.user.uuid(), wrapped)]).await?;
+    }
     Ok(user.map(Id::new))
 }
 
 /// Records many accounts on their way, all of the same role, without passwords and with addresses nobody else has.
 pub(crate) async fn record_machines(
     db: &mut PgConnection,
+    vault: &Vault,
     machines: &[Applicant],
 ) -> Result<(), AuthError> {
     let mut users = Vec::with_capacity(machines.len());
-    let mut emails = Vec::with_capacity(machines.len());
+    let mut plain = Vec::with_capacity(machines.len());
+    let mut sealed = Vec::with_capacity(machines.len());
+    let mut indexes = Vec::with_capacity(machines.len());
     let mut roles = Vec::with_capacity(machines.len());
     let mut times = Vec::with_capacity(machines.len());
     let mut attempts = Vec::with_capacity(machines.len());
+    let mut keys = Vec::with_capacity(machines.len());
     for machine in machines {
+        let (key, wrapped) = vault.envelope.make_key(machine.user.uuid());
+        let email = vault.lay(&key, &machine.email);
         users.push(machine.user.uuid());
-        emails.push(machine.email.as_str());
+        plain.push(email.plain);
+        sealed.push(email.sealed);
+        indexes.push(vault.index(&machine.email));
         roles.push(machine.role.as_str());
         times.push(machine.created_at.to_sqlx());
         attempts.push(machine.attempt);
+        keys.push((machine.user.uuid(), wrapped));
     }
     sqlx::query(
-        "INSERT INTO account (id, email, role, created_at, attempt)
-         SELECT id, email, role, created_at, attempt
-         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[])
-            AS machine (id, email, role, created_at, attempt)",
+        "INSERT INTO account (id, email, sealed_email, email_index, role, created_at, attempt)
+         SELECT id, email, sealed_email, email_index, role, created_at, attempt
+         FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::text[], $6::timestamptz[], $7::uuid[])
+            AS machine (id, email, sealed_email, email_index, role, created_at, attempt)",
     )
     .bind(users)
-    .bind(emails)
+    .bind(plain)
+    .bind(sealed)
+    .bind(indexes)
     .bind(roles)
     .bind(times)
     .bind(attempts)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    insert_keys(db, keys).await
 }
 
 /// Completes accounts whose profiles are written, each as long as this attempt is still the one on its way; gives
@@ -100,58 +131,67 @@ pub(crate) async fn complete_registrations(
 /// The complete account of this address.
 pub(crate) async fn find_account_by_email(
     db: &mut PgConnection,
+    vault: &Vault,
     email: &Email,
 ) -> Result<Option<Account>, AuthError> {
     let row: Option<AccountRow> = sqlx::query_as(
-        "SELECT id, email, role, is_active, password_hash, created_at, news
-         FROM account WHERE email = $1 AND registered_at IS NOT NULL",
+        "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
+            subject_key.version AS key_version, wrapped
+         FROM account LEFT JOIN subject_key ON subject = id WHERE (email_index = $1 OR email = $2) AND registered_at IS NOT NULL",
     )
+    .bind(vault.index(email))
     .bind(email.as_str())
     .fetch_optional(db)
     .await?;
-    row.map(AccountRow::read).transpose()
+    row.map(|row| row.read(vault)).transpose()
 }
 
 /// The complete account of this id.
 pub(crate) async fn find_account(
     db: &mut PgConnection,
+    vault: &Vault,
     user: Id<id::User>,
 ) -> Result<Option<Account>, AuthError> {
     let row: Option<AccountRow> = sqlx::query_as(
-        "SELECT id, email, role, is_active, password_hash, created_at, news
-         FROM account WHERE id = $1 AND registered_at IS NOT NULL",
+        "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
+            subject_key.version AS key_version, wrapped
+         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL",
     )
     .bind(user.uuid())
     .fetch_optional(db)
     .await?;
-    row.map(AccountRow::read).transpose()
+    row.map(|row| row.read(vault)).transpose()
 }
 
 /// The complete account of this id, which nobody else changes until the transaction ends.
 pub(crate) async fn lock_account(
     db: &mut PgConnection,
+    vault: &Vault,
     user: Id<id::User>,
 ) -> Result<Option<Account>, AuthError> {
     let row: Option<AccountRow> = sqlx::query_as(
-        "SELECT id, email, role, is_active, password_hash, created_at, news
-         FROM account WHERE id = $1 AND registered_at IS NOT NULL FOR NO KEY UPDATE",
+        "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
+            subject_key.version AS key_version, wrapped
+         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL FOR NO KEY UPDATE OF account",
     )
     .bind(user.uuid())
     .fetch_optional(db)
     .await?;
-    row.map(AccountRow::read).transpose()
+    row.map(|row| row.read(vault)).transpose()
 }
 
 /// Complete accounts, the newest first, those older than `before`, at most `limit`.
 pub(crate) async fn list_accounts(
     db: &mut PgConnection,
+    vault: &Vault,
     before: Option<(Timestamp, Uuid)>,
     limit: i64,
 ) -> Result<Vec<Account>, AuthError> {
     let (created_at, id) = before.unzip();
     let rows: Vec<AccountRow> = sqlx::query_as(
-        "SELECT id, email, role, is_active, password_hash, created_at, news
-         FROM account WHERE registered_at IS NOT NULL AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
+        "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
+            subject_key.version AS key_version, wrapped
+         FROM account LEFT JOIN subject_key ON subject = id WHERE registered_at IS NOT NULL AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
          ORDER BY created_at DESC, id DESC LIMIT $3",
     )
     .bind(created_at.map(ToSqlx::to_sqlx))
@@ -159,7 +199,7 @@ pub(crate) async fn list_accounts(
     .bind(limit)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(AccountRow::read).collect()
+    rows.into_iter().map(|row| row.read(vault)).collect()
 }
 
 /// Writes what staff may change of a locked account.
@@ -537,24 +577,159 @@ pub(crate) async fn list_public_keys(db: &mut PgConnection) -> Result<Vec<Public
         .collect())
 }
 
+/// Accounts whose e-mail lies in the clear, complete or not, which nobody else changes until the transaction ends, at most
+/// `limit`.
+pub(crate) async fn lock_plain_accounts(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<(Id<id::User>, Email)>, AuthError> {
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT id, email FROM account WHERE email IS NOT NULL ORDER BY id LIMIT $1 FOR UPDATE",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let read = |(user, email): (Uuid, String)| {
+        let email = Email::parse(&email).map_err(|refused| {
+            AuthError::Unreadable(format!("account.email of {user}: {refused}"))
+        })?;
+        Ok((Id::new(user), email))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Seals the e-mail of a locked account, and writes what stands for it.
+pub(crate) async fn seal_email(
+    db: &mut PgConnection,
+    vault: &Vault,
+    user: Id<id::User>,
+    email: &Email,
+) -> Result<(), AuthError> {
+    let subject = user.uuid();
+    let found: Option<(i32, Vec<u8>)> =
+        sqlx::query_as("SELECT version, wrapped FROM subject_key WHERE subject = $1")
+            .bind(subject)
+            .fetch_optional(&mut *db)
+            .await?;
+    let key = if let Some((version, wrapped)) = found {
+        let wrapped = wrapped_key(version, wrapped);
+        vault.envelope.open_key(subject, &wrapped)?
+    } else {
+        let (key, wrapped) = vault.envelope.make_key(subject);
+        insert_keys(db, vec![(subject, wrapped)]).await?;
+        key
+    };
+    let at_rest = vault.lay(&key, email);
+    sqlx::query("UPDATE account SET email = $2, sealed_email = $3, email_index = $4 WHERE id = $1")
+        .bind(subject)
+        .bind(at_rest.plain)
+        .bind(at_rest.sealed)
+        .bind(vault.index(email))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Keys that lie under a wrapping key older than `version`, which nobody else changes until the transaction ends, at
+/// most `limit`.
+pub(crate) async fn lock_old_keys(
+    db: &mut PgConnection,
+    version: u32,
+    limit: i64,
+) -> Result<Vec<(Uuid, WrappedKey)>, AuthError> {
+    let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
+        "SELECT subject, version, wrapped FROM subject_key WHERE version < $1
+         ORDER BY version, subject LIMIT $2 FOR UPDATE",
+    )
+    .bind(version as i32)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let read = |(subject, version, wrapped)| (subject, wrapped_key(version, wrapped));
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// Puts a locked key under another wrapping key.
+pub(crate) async fn save_key(
+    db: &mut PgConnection,
+    subject: Uuid,
+    key: &WrappedKey,
+) -> Result<(), AuthError> {
+    sqlx::query("UPDATE subject_key SET version = $2, wrapped = $3 WHERE subject = $1")
+        .bind(subject)
+        .bind(key.version as i32)
+        .bind(&key.bytes)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+async fn insert_keys(
+    db: &mut PgConnection,
+    keys: Vec<(Uuid, WrappedKey)>,
+) -> Result<(), AuthError> {
+    let mut subjects = Vec::with_capacity(keys.len());
+    let mut versions = Vec::with_capacity(keys.len());
+    let mut wrapped = Vec::with_capacity(keys.len());
+    for (subject, key) in keys {
+        subjects.push(subject);
+        versions.push(key.version as i32);
+        wrapped.push(key.bytes);
+    }
+    sqlx::query(
+        "INSERT INTO subject_key (subject, version, wrapped)
+         SELECT subject, version, wrapped
+         FROM unnest($1::uuid[], $2::integer[], $3::bytea[]) AS made (subject, version, wrapped)",
+    )
+    .bind(subjects)
+    .bind(versions)
+    .bind(wrapped)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn wrapped_key(version: i32, bytes: Vec<u8>) -> WrappedKey {
+    WrappedKey {
+        // The column's check holds it above 0.
+        version: version as u32,
+        bytes,
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct AccountRow {
     id: Uuid,
-    email: String,
+    email: Option<String>,
+    sealed_email: Option<Vec<u8>>,
     role: String,
     is_active: bool,
     password_hash: Option<String>,
     created_at: jiff_sqlx::Timestamp,
     news: i64,
+    key_version: Option<i32>,
+    wrapped: Option<Vec<u8>>,
 }
 
 impl AccountRow {
-    fn read(self) -> Result<Account, AuthError> {
+    fn read(self, vault: &Vault) -> Result<Account, AuthError> {
         let user = Id::new(self.id);
         let role = self.role.parse().map_err(|refused| {
             AuthError::Unreadable(format!("account.role of {user}: {refused}"))
         })?;
-        let email = Email::parse(&self.email).map_err(|refused| {
+        let key = match self.key_version.zip(self.wrapped) {
+            Some((version, wrapped)) => {
+                let wrapped = wrapped_key(version, wrapped);
+                Some(vault.envelope.open_key(self.id, &wrapped)?)
+            }
+            None => None,
+        };
+        let email = AtRest {
+            plain: self.email,
+            sealed: self.sealed_email,
+        };
+        let email = email.read(key.as_ref())?.unwrap_or_default();
+        let email = Email::parse(&email).map_err(|refused| {
             AuthError::Unreadable(format!("account.email of {user}: {refused}"))
         })?;
         Ok(Account {

@@ -13,6 +13,7 @@ use crate::{
     domain::{PersonName, Profile},
     error::UsersError,
     messages, store,
+    vault::Vault,
 };
 
 /// Who may call what.
@@ -28,11 +29,12 @@ pub const ACCESS: AccessTable = &[
 
 pub(crate) struct Api {
     context: Context,
+    vault: Vault,
 }
 
 impl Api {
-    pub(crate) fn new(context: Context) -> Self {
-        Self { context }
+    pub(crate) fn new(context: Context, vault: Vault) -> Self {
+        Self { context, vault }
     }
 }
 
@@ -50,10 +52,10 @@ impl UsersService for Api {
         let profile = Profile::new(user, request.email, name, now);
 
         let mut tx = database::begin(&self.context.database).await?;
-        if store::insert_profile(&mut tx, &profile).await? {
+        if store::insert_profile(&mut tx, &self.vault, &profile).await? {
             messages::announce_updated(&mut tx, &profile, now).await?;
         }
-        let profile = store::find_profile(&mut tx, user)
+        let profile = store::find_profile(&mut tx, &self.vault, user)
             .await?
             .ok_or(UsersError::UnknownUser)?;
         database::commit(tx).await?;
@@ -73,7 +75,7 @@ impl UsersService for Api {
             return Err(UsersError::UnknownUser.into());
         }
         let mut db = database::acquire(&self.context.database).await?;
-        let profile = store::find_profile(&mut db, user)
+        let profile = store::find_profile(&mut db, &self.vault, user)
             .await?
             .ok_or(UsersError::UnknownUser)?;
         Ok(Response::new(pb::GetProfileResponse {
@@ -98,7 +100,7 @@ impl UsersService for Api {
             .map(|text| parse_user(text))
             .collect::<Result<_, _>>()?;
         let mut db = database::acquire(&self.context.database).await?;
-        let profiles = store::find_profiles(&mut db, &users).await?;
+        let profiles = store::find_profiles(&mut db, &self.vault, &users).await?;
         Ok(Response::new(pb::GetProfilesResponse {
             profiles: profiles.into_iter().map(Into::into).collect(),
         }))
@@ -120,13 +122,13 @@ impl UsersService for Api {
         let now = time::to_micros(self.context.clock.now());
 
         let mut tx = database::begin(&self.context.database).await?;
-        let before = store::lock_profile(&mut tx, user)
+        let before = store::lock_profile(&mut tx, &self.vault, user)
             .await?
             .ok_or(UsersError::UnknownUser)?;
         let version_before = before.version;
         let profile = before.rename(name, expected)?;
         if profile.version != version_before {
-            store::save_profile(&mut tx, &profile).await?;
+            store::save_profile(&mut tx, &self.vault, &profile).await?;
             messages::announce_updated(&mut tx, &profile, now).await?;
         }
         database::commit(tx).await?;

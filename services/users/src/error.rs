@@ -1,7 +1,10 @@
 //! How this service refuses.
 
 use holdfast_kernel::page::PAGE_MAX_ENTRIES;
-use holdfast_platform::fault::{Fault, FaultCode};
+use holdfast_platform::{
+    envelope::Unopened,
+    fault::{Fault, FaultCode},
+};
 use tonic::Status;
 
 /// Everything that can go wrong here.
@@ -20,6 +23,10 @@ pub(crate) enum UsersError {
     #[error("a profile in the database cannot be read: {0}")]
     Unreadable(String),
     #[error(transparent)]
+    Unopened(#[from] Unopened),
+    #[error(transparent)]
+    Platform(#[from] Fault),
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
@@ -34,7 +41,8 @@ impl From<UsersError> for Fault {
             UsersError::ProfileChanged { actual, .. } => {
                 Fault::new(FaultCode::Conflict, "PROFILE_CHANGED", text).with("version", actual)
             }
-            UsersError::Unreadable(_) => Fault::internal(error),
+            UsersError::Unreadable(_) | UsersError::Unopened(_) => Fault::internal(error),
+            UsersError::Platform(fault) => fault,
             UsersError::Database(error) => Fault::from(error),
         }
     }

@@ -1,22 +1,25 @@
 //! Profiles: what a person told us of themselves.
 //!
-//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `store` (its table), `messages`
-//! (what is told to others), `error` (how it refuses).
+//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `vault` (how it lies sealed), `store` (the
+//! tables), `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
 mod domain;
 mod error;
 mod messages;
 mod store;
+mod vault;
 
 use holdfast_platform::{
     identity::Gate,
-    service::{Context, Service, StartError},
+    service::{Context, Service, StartError, Task},
 };
 use holdfast_proto::users::v1::users_service_server::UsersServiceServer;
 use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
+
+use crate::{error::UsersError, vault::Vault};
 
 pub use api::ACCESS;
 
@@ -34,12 +37,30 @@ pub struct Settings {
     pub database_url: String,
     pub owner_database_url: String,
     pub max_connections: u32,
+    pub wrapping_key_version: u32,
+    pub plain_personal_data: bool,
 }
 
 /// Builds the service. It calls nobody.
-pub fn build(context: Context) -> Result<Service, StartError> {
+///
+/// Seals what lies in the clear before it returns. Fails when a setting is out of its bounds, the database is away, or
+/// what it holds was sealed under another secret.
+pub async fn build(settings: &Settings, context: Context) -> Result<Service, StartError> {
+    let vault = Vault::new(settings, &context)?;
+    vault::seal_rows(&context, &vault)
+        .await
+        .map_err(|error| StartError::Database {
+            service: "users",
+            source: match error {
+                UsersError::Database(source) => source,
+                other => sqlx::Error::Decode(other.to_string().into()),
+            },
+        })?;
     let verifier = context.verifier.clone();
-    let server = UsersServiceServer::new(api::Api::new(context));
+    let wrapping = vault::keep_wrapping(context.clone(), vault.envelope.clone());
+    let server = UsersServiceServer::new(api::Api::new(context, vault));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
-    Ok(Service::new("users", routes))
+    let mut service = Service::new("users", routes);
+    service.tasks = vec![Task::new("keys of persons", wrapping)];
+    Ok(service)
 }

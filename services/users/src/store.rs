@@ -1,6 +1,7 @@
-//! Every statement on the profile table.
+//! Every statement on profiles and on the keys under which they lie.
 
 use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_platform::envelope::{SubjectKey, WrappedKey};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,106 +9,261 @@ use uuid::Uuid;
 use crate::{
     domain::{PersonName, Profile},
     error::UsersError,
+    vault::{AtRest, Vault},
 };
+
+const EMAIL: &str = "profile.email";
+const NAME: &str = "profile.name";
 
 /// Writes a new profile; an account that has one keeps it.
 pub(crate) async fn insert_profile(
     db: &mut PgConnection,
+    vault: &Vault,
     profile: &Profile,
 ) -> Result<bool, UsersError> {
+    let (key, wrapped) = vault.envelope.make_key(profile.user.uuid());
+    let email = vault.lay(&key, EMAIL, &profile.email);
+    let name = vault.lay(&key, NAME, profile.name.as_str());
     let done = sqlx::query(
-        "INSERT INTO profile (user_id, email, name, created_at, version)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO profile (user_id, email, name, sealed_email, sealed_name, created_at, version)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (user_id) DO NOTHING",
     )
     .bind(profile.user.uuid())
-    .bind(&profile.email)
-    .bind(profile.name.as_str())
+    .bind(email.plain)
+    .bind(name.plain)
+    .bind(email.sealed)
+    .bind(name.sealed)
     .bind(profile.created_at.to_sqlx())
     .bind(profile.version)
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(done.rows_affected() == 1)
+    let is_new = done.rows_affected() == 1;
+    if is_new {
+        insert_key(db, profile.user.uuid(), &wrapped).await?;
+    }
+    Ok(is_new)
 }
 
 /// The profile of this account.
 pub(crate) async fn find_profile(
     db: &mut PgConnection,
+    vault: &Vault,
     user: Id<id::User>,
 ) -> Result<Option<Profile>, UsersError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, created_at, version FROM profile WHERE user_id = $1",
-    )
-    .bind(user.uuid())
-    .fetch_optional(db)
-    .await?;
-    row.map(Row::read).transpose()
+    let found = find_profiles(db, vault, &[user]).await?;
+    Ok(found.into_iter().next())
 }
 
 /// The profiles of these accounts, as far as they have one.
 pub(crate) async fn find_profiles(
     db: &mut PgConnection,
+    vault: &Vault,
     users: &[Id<id::User>],
 ) -> Result<Vec<Profile>, UsersError> {
     let users: Vec<Uuid> = users.iter().map(|user| user.uuid()).collect();
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, created_at, version FROM profile WHERE user_id = ANY($1)",
+        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+            subject_key.version AS key_version, wrapped
+         FROM profile LEFT JOIN subject_key ON subject = user_id
+         WHERE user_id = ANY($1)",
     )
     .bind(users)
     .fetch_all(db)
     .await?;
-    rows.into_iter().map(Row::read).collect()
+    read_all(rows, vault)
 }
 
 /// The profile of this account, which nobody else changes until the transaction ends.
 pub(crate) async fn lock_profile(
     db: &mut PgConnection,
+    vault: &Vault,
     user: Id<id::User>,
 ) -> Result<Option<Profile>, UsersError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, created_at, version FROM profile WHERE user_id = $1 FOR UPDATE",
+        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+            subject_key.version AS key_version, wrapped
+         FROM profile LEFT JOIN subject_key ON subject = user_id
+         WHERE user_id = $1 FOR UPDATE OF profile",
     )
     .bind(user.uuid())
     .fetch_optional(db)
     .await?;
-    row.map(Row::read).transpose()
+    let found = read_all(row.into_iter().collect(), vault)?;
+    Ok(found.into_iter().next())
+}
+
+/// Profiles that lie in the clear, which nobody else changes until the transaction ends, at most `limit`.
+pub(crate) async fn lock_plain_profiles(
+    db: &mut PgConnection,
+    vault: &Vault,
+    limit: i64,
+) -> Result<Vec<Profile>, UsersError> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+            subject_key.version AS key_version, wrapped
+         FROM profile LEFT JOIN subject_key ON subject = user_id
+         WHERE name IS NOT NULL ORDER BY user_id LIMIT $1 FOR UPDATE OF profile",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    read_all(rows, vault)
 }
 
 /// Writes what may change of a locked profile.
 pub(crate) async fn save_profile(
     db: &mut PgConnection,
+    vault: &Vault,
     profile: &Profile,
 ) -> Result<(), UsersError> {
-    sqlx::query("UPDATE profile SET name = $2, version = $3 WHERE user_id = $1")
-        .bind(profile.user.uuid())
-        .bind(profile.name.as_str())
-        .bind(profile.version)
+    let key = key_of(db, vault, profile.user.uuid()).await?;
+    let email = vault.lay(&key, EMAIL, &profile.email);
+    let name = vault.lay(&key, NAME, profile.name.as_str());
+    sqlx::query(
+        "UPDATE profile SET email = $2, name = $3, sealed_email = $4, sealed_name = $5, version = $6
+         WHERE user_id = $1",
+    )
+    .bind(profile.user.uuid())
+    .bind(email.plain)
+    .bind(name.plain)
+    .bind(email.sealed)
+    .bind(name.sealed)
+    .bind(profile.version)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Keys that lie under a wrapping key older than `version`, which nobody else changes until the transaction ends, at
+/// most `limit`.
+pub(crate) async fn lock_old_keys(
+    db: &mut PgConnection,
+    version: u32,
+    limit: i64,
+) -> Result<Vec<(Uuid, WrappedKey)>, UsersError> {
+    let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
+        "SELECT subject, version, wrapped FROM subject_key WHERE version < $1
+         ORDER BY version, subject LIMIT $2 FOR UPDATE",
+    )
+    .bind(version as i32)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let read = |(subject, version, wrapped)| (subject, wrapped_key(version, wrapped));
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// Puts a locked key under another wrapping key.
+pub(crate) async fn save_key(
+    db: &mut PgConnection,
+    subject: Uuid,
+    key: &WrappedKey,
+) -> Result<(), UsersError> {
+    sqlx::query("UPDATE subject_key SET version = $2, wrapped = $3 WHERE subject = $1")
+        .bind(subject)
+        .bind(key.version as i32)
+        .bind(&key.bytes)
         .execute(db)
         .await?;
     Ok(())
 }
 
+/// The key of a person, made when there is none.
+async fn key_of(
+    db: &mut PgConnection,
+    vault: &Vault,
+    subject: Uuid,
+) -> Result<SubjectKey, UsersError> {
+    let found: Option<(i32, Vec<u8>)> =
+        sqlx::query_as("SELECT version, wrapped FROM subject_key WHERE subject = $1")
+            .bind(subject)
+            .fetch_optional(&mut *db)
+            .await?;
+    if let Some((version, wrapped)) = found {
+        let wrapped = wrapped_key(version, wrapped);
+        return Ok(vault.envelope.open_key(subject, &wrapped)?);
+    }
+    let (key, wrapped) = vault.envelope.make_key(subject);
+    insert_key(db, subject, &wrapped).await?;
+    Ok(key)
+}
+
+async fn insert_key(
+    db: &mut PgConnection,
+    subject: Uuid,
+    key: &WrappedKey,
+) -> Result<(), UsersError> {
+    sqlx::query("INSERT INTO subject_key (subject, version, wrapped) VALUES ($1, $2, $3)")
+        .bind(subject)
+        .bind(key.version as i32)
+        .bind(&key.bytes)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+fn wrapped_key(version: i32, bytes: Vec<u8>) -> WrappedKey {
+    WrappedKey {
+        // The column's check holds it above 0.
+        version: version as u32,
+        bytes,
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     user_id: Uuid,
-    email: String,
-    name: String,
+    email: Option<String>,
+    name: Option<String>,
+    sealed_email: Option<Vec<u8>>,
+    sealed_name: Option<Vec<u8>>,
     created_at: jiff_sqlx::Timestamp,
     version: i64,
+    key_version: Option<i32>,
+    wrapped: Option<Vec<u8>>,
+}
+
+/// The profiles of these rows; those whose person was erased are none.
+fn read_all(rows: Vec<Row>, vault: &Vault) -> Result<Vec<Profile>, UsersError> {
+    let read = rows.into_iter().map(|row| row.read(vault));
+    read.filter_map(Result::transpose).collect()
 }
 
 impl Row {
-    fn read(self) -> Result<Profile, UsersError> {
+    fn read(self, vault: &Vault) -> Result<Option<Profile>, UsersError> {
         let user = Id::new(self.user_id);
-        let name = PersonName::parse(&self.name).map_err(|refused| {
+        let key = match self.key_version.zip(self.wrapped) {
+            Some((version, wrapped)) => {
+                let wrapped = wrapped_key(version, wrapped);
+                Some(vault.envelope.open_key(self.user_id, &wrapped)?)
+            }
+            None => None,
+        };
+        let email = AtRest {
+            plain: self.email,
+            sealed: self.sealed_email,
+        };
+        let name = AtRest {
+            plain: self.name,
+            sealed: self.sealed_name,
+        };
+        let (email, name) = (
+            email.read(key.as_ref(), EMAIL)?,
+            name.read(key.as_ref(), NAME)?,
+        );
+        let Some((email, name)) = email.zip(name) else {
+            return Ok(None);
+        };
+        let name = PersonName::parse(&name).map_err(|refused| {
             UsersError::Unreadable(format!("profile.name of {user}: {refused}"))
         })?;
-        Ok(Profile {
+        Ok(Some(Profile {
             user,
-            email: self.email,
+            email,
             name,
             created_at: Timestamp::from(self.created_at),
             version: self.version,
-        })
+        }))
     }
 }

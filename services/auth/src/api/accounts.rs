@@ -30,7 +30,7 @@ pub(super) fn parse_user(text: &str) -> Result<Id<id::User>, AuthError> {
 
 pub(super) async fn get(parts: &Parts, user: Id<id::User>) -> Result<Account, AuthError> {
     let mut db = database::acquire(&parts.context.database).await?;
-    let account = store::find_account(&mut db, user).await?;
+    let account = store::find_account(&mut db, &parts.vault, user).await?;
     account.ok_or(AuthError::UnknownUser)
 }
 
@@ -48,10 +48,10 @@ pub(super) async fn list(
 
     let mut db = database::acquire(&parts.context.database).await?;
     let mut accounts = if request.email.is_empty() {
-        store::list_accounts(&mut db, before, size + 1).await?
+        store::list_accounts(&mut db, &parts.vault, before, size + 1).await?
     } else {
         let email = Email::parse(&request.email)?;
-        let found = store::find_account_by_email(&mut db, &email).await?;
+        let found = store::find_account_by_email(&mut db, &parts.vault, &email).await?;
         found.into_iter().collect()
     };
     drop(db);
@@ -77,7 +77,7 @@ pub(super) async fn set_role(
 ) -> Result<Account, AuthError> {
     let now = time::to_micros(parts.context.clock.now());
     let mut tx = database::begin(&parts.context.database).await?;
-    let before = store::lock_account(&mut tx, user)
+    let before = store::lock_account(&mut tx, &parts.vault, user)
         .await?
         .ok_or(AuthError::UnknownUser)?;
     let Some(account) = before.with_role(role, admin)? else {
@@ -104,7 +104,7 @@ pub(super) async fn set_active(
 ) -> Result<Account, AuthError> {
     let now = time::to_micros(parts.context.clock.now());
     let mut tx = database::begin(&parts.context.database).await?;
-    let before = store::lock_account(&mut tx, user)
+    let before = store::lock_account(&mut tx, &parts.vault, user)
         .await?
         .ok_or(AuthError::UnknownUser)?;
     let Some(account) = before.with_active(is_active, admin)? else {

@@ -30,7 +30,7 @@ pub(super) async fn login(
     let account = match Email::parse(&email) {
         Ok(email) => {
             let mut db = database::acquire(&parts.context.database).await?;
-            store::find_account_by_email(&mut db, &email).await?
+            store::find_account_by_email(&mut db, &parts.vault, &email).await?
         }
         Err(_) => None,
     };
@@ -56,7 +56,7 @@ async fn open(
     let mut tx = database::begin(&parts.context.database).await?;
     // Locked, so that of a login and a change of the account one comes first: sessions opened before the change are
     // ended by it, and none is opened after it by a password that counts no more.
-    let account = store::lock_account(&mut tx, checked.user).await?;
+    let account = store::lock_account(&mut tx, &parts.vault, checked.user).await?;
     let account = account
         .filter(|account| account.is_active && account.password_hash == checked.password_hash);
     let Some(account) = account else {

@@ -6,6 +6,7 @@ mod login;
 mod operator;
 mod refresh;
 mod register;
+mod sealing;
 mod sessions;
 mod statements;
 mod world;

@@ -1,5 +1,6 @@
 //! The users service at its door, on a real database.
 
+mod sealing;
 mod statements;
 mod world;
 

@@ -1,5 +1,7 @@
 //! One account, and the service as it and others find it.
 
+use std::sync::Arc;
+
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
     identity::Role,
@@ -8,10 +10,12 @@ use holdfast_platform::{
 };
 use holdfast_proto::users::v1::{self as pb, users_service_client::UsersServiceClient};
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
+use holdfast_users::{DEFAULTS, Settings};
+use sqlx::PgPool;
 use tonic::Status;
 
 pub(crate) struct World {
-    db: TestDatabase,
+    db: Arc<TestDatabase>,
     realm: Realm,
     transport: Transport,
     owner: Asker,
@@ -21,16 +25,29 @@ impl World {
     pub(crate) async fn new() -> Self {
         let db = TestDatabase::create("users", &holdfast_users::MIGRATOR).await;
         let realm = Realm::new(FakeClock::new(Timestamp::UNIX_EPOCH));
-        let context = realm.context("users", db.app());
-        let service = holdfast_users::build(context).expect("nothing to fail on");
-        let transport = holdfast_platform::transport::local(Door::new("users", service.routes));
         let owner = realm.somebody(Role::User);
+        let db = Arc::new(db);
+        let transport = start(&db, &realm, |_| ()).await;
         Self {
             db,
             realm,
             transport,
             owner,
         }
+    }
+
+    /// Another process on the same database.
+    pub(crate) async fn another(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        Self {
+            db: self.db.clone(),
+            realm: self.realm.clone(),
+            transport: start(&self.db, &self.realm, change).await,
+            owner: self.owner.clone(),
+        }
+    }
+
+    pub(crate) fn database(&self) -> PgPool {
+        self.db.app()
     }
 
     pub(crate) fn user(&self) -> Id<id::User> {
@@ -96,4 +113,19 @@ impl World {
             .map(|message| format!("{} v{}", message.kind, message.version))
             .collect()
     }
+}
+
+async fn start(db: &TestDatabase, realm: &Realm, change: impl FnOnce(&mut Settings)) -> Transport {
+    let settings = holdfast_platform::settings::Settings::load(&[DEFAULTS], None);
+    let mut settings: Settings = settings
+        .and_then(|settings| settings.section("users"))
+        .expect("the defaults can be read");
+    change(&mut settings);
+    let context = realm.context("users", db.app());
+    let service = holdfast_users::build(&settings, context).await;
+    let service = service.unwrap_or_else(|error| panic!("{error}"));
+    for task in service.tasks {
+        tokio::spawn(task.work);
+    }
+    holdfast_platform::transport::local(Door::new("users", service.routes))
 }
