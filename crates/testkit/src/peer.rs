@@ -197,8 +197,8 @@ mod tests {
     use std::sync::Arc;
 
     use holdfast_proto::users::v1::{
-        CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
-        GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
+        self as pb, CreateProfileRequest, CreateProfileResponse, GetProfileRequest,
+        GetProfileResponse, GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
         UpdateProfileResponse,
         users_service_client::UsersServiceClient,
         users_service_server::{UsersService, UsersServiceServer},
@@ -213,6 +213,10 @@ mod tests {
             get_profile(GetProfileRequest) -> GetProfileResponse;
         get_profiles(GetProfilesRequest) -> GetProfilesResponse;
             update_profile(UpdateProfileRequest) -> UpdateProfileResponse;
+            list_addresses(pb::ListAddressesRequest) -> pb::ListAddressesResponse;
+            add_address(pb::AddAddressRequest) -> pb::AddAddressResponse;
+            change_address(pb::ChangeAddressRequest) -> pb::ChangeAddressResponse;
+            remove_address(pb::RemoveAddressRequest) -> pb::RemoveAddressResponse;
         }
     }
 

@@ -38,6 +38,7 @@ pub const ACCESS: AccessTable = &[
     ("ListAccounts", Access::Admin),
     ("SetRole", Access::Admin),
     ("SetActive", Access::Admin),
+    ("EraseAccount", Access::Admin),
     ("GetKeys", Access::Public),
 ];
 
@@ -237,6 +238,17 @@ impl AuthService for Api {
         Ok(Response::new(pb::SetActiveResponse {
             account: Some(account.into()),
         }))
+    }
+
+    /// Forgets a person.
+    async fn erase_account(
+        &self,
+        request: Request<pb::EraseAccountRequest>,
+    ) -> Result<Response<pb::EraseAccountResponse>, Status> {
+        let admin = Caller::of(&request)?.user()?;
+        let user = accounts::parse_user(&request.into_inner().user_id)?;
+        accounts::erase(&self.parts, user, admin).await?;
+        Ok(Response::new(pb::EraseAccountResponse {}))
     }
 
     /// The keys to know tokens by, those that will sign soon and those that signed till lately among them.

@@ -171,6 +171,16 @@ impl Account {
         }))
     }
 
+    /// The account as its erasure is told, by the hand of `admin`.
+    pub(crate) fn erased(&self, admin: Id<id::User>) -> Result<Self, AuthError> {
+        self.not_own(admin)?;
+        Ok(Self {
+            is_active: false,
+            news: self.news + 1,
+            ..self.clone()
+        })
+    }
+
     /// An admin who shuts himself out may be the last one.
     fn not_own(&self, admin: Id<id::User>) -> Result<(), AuthError> {
         if self.user == admin {

@@ -29,6 +29,8 @@ struct UserRegistered {
 #[derive(Serialize)]
 struct UserDeactivated {
     user_id: String,
+    /// Not for a while but for good: who keeps something of this person forgets it.
+    erased: bool,
 }
 
 /// A line for the audit log.
@@ -50,6 +52,7 @@ pub(crate) enum Action {
     RoleChanged { from: Role, to: Role },
     Activated,
     Deactivated,
+    Erased,
 }
 
 #[derive(Serialize)]
@@ -87,15 +90,17 @@ pub(crate) async fn announce_registered(
     Ok(outbox::announce_all(db, announcements).await?)
 }
 
-/// Announces that nobody logs in to this account any more.
+/// Announces that nobody logs in to this account any more, for a while or because its person was `erased`.
 pub(crate) async fn announce_deactivated(
     db: &mut PgConnection,
     account: &Account,
+    erased: bool,
     now: Timestamp,
 ) -> Result<(), AuthError> {
     let user_id = account.user.to_string();
     let data = UserDeactivated {
         user_id: user_id.clone(),
+        erased,
     };
     let message = Announcement::new(
         ACCOUNTS,

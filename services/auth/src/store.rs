@@ -137,7 +137,7 @@ pub(crate) async fn find_account_by_email(
     let row: Option<AccountRow> = sqlx::query_as(
         "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
             subject_key.version AS key_version, wrapped
-         FROM account LEFT JOIN subject_key ON subject = id WHERE (email_index = $1 OR email = $2) AND registered_at IS NOT NULL",
+         FROM account LEFT JOIN subject_key ON subject = id WHERE (email_index = $1 OR email = $2) AND registered_at IS NOT NULL AND erased_at IS NULL",
     )
     .bind(vault.index(email))
     .bind(email.as_str())
@@ -155,7 +155,7 @@ pub(crate) async fn find_account(
     let row: Option<AccountRow> = sqlx::query_as(
         "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
             subject_key.version AS key_version, wrapped
-         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL",
+         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL AND erased_at IS NULL",
     )
     .bind(user.uuid())
     .fetch_optional(db)
@@ -172,7 +172,8 @@ pub(crate) async fn lock_account(
     let row: Option<AccountRow> = sqlx::query_as(
         "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
             subject_key.version AS key_version, wrapped
-         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL FOR NO KEY UPDATE OF account",
+         FROM account LEFT JOIN subject_key ON subject = id WHERE id = $1 AND registered_at IS NOT NULL AND erased_at IS NULL
+         FOR NO KEY UPDATE OF account",
     )
     .bind(user.uuid())
     .fetch_optional(db)
@@ -191,7 +192,8 @@ pub(crate) async fn list_accounts(
     let rows: Vec<AccountRow> = sqlx::query_as(
         "SELECT id, email, sealed_email, role, is_active, password_hash, created_at, news,
             subject_key.version AS key_version, wrapped
-         FROM account LEFT JOIN subject_key ON subject = id WHERE registered_at IS NOT NULL AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
+         FROM account LEFT JOIN subject_key ON subject = id WHERE registered_at IS NOT NULL AND erased_at IS NULL
+            AND ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2))
          ORDER BY created_at DESC, id DESC LIMIT $3",
     )
     .bind(created_at.map(ToSqlx::to_sqlx))
@@ -212,6 +214,33 @@ pub(crate) async fn save_standing(
         .bind(account.role.as_str())
         .bind(account.is_active)
         .bind(account.news)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Forgets whose account this locked one is, its ended sessions, and the key under which copies of it lie elsewhere.
+pub(crate) async fn erase_account(
+    db: &mut PgConnection,
+    account: &Account,
+    now: Timestamp,
+) -> Result<(), AuthError> {
+    sqlx::query(
+        "UPDATE account SET email = NULL, sealed_email = NULL, email_index = NULL, password_hash = NULL,
+            is_active = false, news = $2, erased_at = $3
+         WHERE id = $1",
+    )
+    .bind(account.user.uuid())
+    .bind(account.news)
+    .bind(now.to_sqlx())
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("DELETE FROM session WHERE account_id = $1")
+        .bind(account.user.uuid())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query("DELETE FROM subject_key WHERE subject = $1")
+        .bind(account.user.uuid())
         .execute(db)
         .await?;
     Ok(())

@@ -73,6 +73,9 @@ pub const REASONS: &[Reason] = &[
     // users
     reason("UNKNOWN_USER", 404, "unknown_user", "There is no such user."),
     reason("PRODUCT_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
+    reason("UNKNOWN_ADDRESS", 404, "unknown_address", "There is no such address."),
+    reason("TOO_MANY_ADDRESSES", 409, "too_many_addresses", "No more addresses are kept."),
+    reason("ADDRESS_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     reason("PROFILE_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     // catalog
     reason("UNKNOWN_PRODUCT", 404, "unknown_product", "There is no such product."),

@@ -1,5 +1,7 @@
 //! The door: decode, authorise, act, encode.
 
+mod addresses;
+
 use holdfast_kernel::{Id, id, page, time};
 use holdfast_platform::{
     database,
@@ -25,6 +27,10 @@ pub const ACCESS: AccessTable = &[
     ),
     ("GetProfiles", Access::Admin),
     ("UpdateProfile", Access::User),
+    ("ListAddresses", Access::User),
+    ("AddAddress", Access::User),
+    ("ChangeAddress", Access::User),
+    ("RemoveAddress", Access::User),
 ];
 
 pub(crate) struct Api {
@@ -135,6 +141,53 @@ impl UsersService for Api {
         Ok(Response::new(pb::UpdateProfileResponse {
             profile: Some(profile.into()),
         }))
+    }
+
+    /// The caller's addresses.
+    async fn list_addresses(
+        &self,
+        request: Request<pb::ListAddressesRequest>,
+    ) -> Result<Response<pb::ListAddressesResponse>, Status> {
+        let user = Caller::of(&request)?.user()?;
+        let mut db = database::acquire(&self.context.database).await?;
+        let addresses = store::list_addresses(&mut db, &self.vault, user).await?;
+        Ok(Response::new(pb::ListAddressesResponse {
+            addresses: addresses.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    /// Adds an address to the caller's.
+    async fn add_address(
+        &self,
+        request: Request<pb::AddAddressRequest>,
+    ) -> Result<Response<pb::AddAddressResponse>, Status> {
+        let user = Caller::of(&request)?.user()?;
+        let address = addresses::add(self, user, request.into_inner()).await?;
+        Ok(Response::new(pb::AddAddressResponse {
+            address: Some(address.into()),
+        }))
+    }
+
+    /// Changes one of the caller's addresses.
+    async fn change_address(
+        &self,
+        request: Request<pb::ChangeAddressRequest>,
+    ) -> Result<Response<pb::ChangeAddressResponse>, Status> {
+        let user = Caller::of(&request)?.user()?;
+        let address = addresses::change(self, user, request.into_inner()).await?;
+        Ok(Response::new(pb::ChangeAddressResponse {
+            address: Some(address.into()),
+        }))
+    }
+
+    /// Removes one of the caller's addresses.
+    async fn remove_address(
+        &self,
+        request: Request<pb::RemoveAddressRequest>,
+    ) -> Result<Response<pb::RemoveAddressResponse>, Status> {
+        let user = Caller::of(&request)?.user()?;
+        addresses::remove(self, user, &request.into_inner()).await?;
+        Ok(Response::new(pb::RemoveAddressResponse {}))
     }
 }
 

@@ -1,5 +1,9 @@
 //! A profile and the ways it may change.
 
+mod address;
+
+pub(crate) use self::address::{ADDRESSES_MAX, Address, Location, PostalAddress};
+
 use holdfast_kernel::{Id, Timestamp, id};
 
 use crate::error::UsersError;

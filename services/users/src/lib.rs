@@ -57,10 +57,12 @@ pub async fn build(settings: &Settings, context: Context) -> Result<Service, Sta
             },
         })?;
     let verifier = context.verifier.clone();
+    let consumers = messages::consumers(context.clock.clone());
     let wrapping = vault::keep_wrapping(context.clone(), vault.envelope.clone());
     let server = UsersServiceServer::new(api::Api::new(context, vault));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     let mut service = Service::new("users", routes);
+    service.consumers = consumers;
     service.tasks = vec![Task::new("keys of persons", wrapping)];
     Ok(service)
 }

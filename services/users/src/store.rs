@@ -7,13 +7,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    domain::{PersonName, Profile},
+    domain::{Address, PersonName, PostalAddress, Profile},
     error::UsersError,
     vault::{AtRest, Vault},
 };
 
 const EMAIL: &str = "profile.email";
 const NAME: &str = "profile.name";
+const ADDRESS: &str = "address.sealed";
 
 /// Writes a new profile; an account that has one keeps it.
 pub(crate) async fn insert_profile(
@@ -132,6 +133,145 @@ pub(crate) async fn save_profile(
     .bind(profile.version)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Forgets a person: the profile's content, the addresses, and the key under which copies of them lie elsewhere.
+///
+/// Gives the version of the news of that; `None` when there was nobody to forget.
+pub(crate) async fn erase_person(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    now: Timestamp,
+) -> Result<Option<i64>, UsersError> {
+    let version: Option<i64> = sqlx::query_scalar(
+        "UPDATE profile SET email = NULL, name = NULL, sealed_email = NULL, sealed_name = NULL, erased_at = $2,
+            version = version + 1
+         WHERE user_id = $1 AND erased_at IS NULL
+         RETURNING version",
+    )
+    .bind(user.uuid())
+    .bind(now.to_sqlx())
+    .fetch_optional(&mut *db)
+    .await?;
+    if version.is_some() {
+        sqlx::query("DELETE FROM address WHERE user_id = $1")
+            .bind(user.uuid())
+            .execute(&mut *db)
+            .await?;
+        sqlx::query("DELETE FROM subject_key WHERE subject = $1")
+            .bind(user.uuid())
+            .execute(db)
+            .await?;
+    }
+    Ok(version)
+}
+
+/// The addresses of this person, oldest first.
+pub(crate) async fn list_addresses(
+    db: &mut PgConnection,
+    vault: &Vault,
+    user: Id<id::User>,
+) -> Result<Vec<Address>, UsersError> {
+    let rows: Vec<AddressRow> = sqlx::query_as(
+        "SELECT id, user_id, sealed, created_at, address.version, subject_key.version AS key_version, wrapped
+         FROM address JOIN subject_key ON subject = user_id
+         WHERE user_id = $1 ORDER BY created_at, id",
+    )
+    .bind(user.uuid())
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(|row| row.read(vault)).collect()
+}
+
+/// How many addresses this person has.
+pub(crate) async fn count_addresses(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+) -> Result<i64, UsersError> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM address WHERE user_id = $1");
+    Ok(count.bind(user.uuid()).fetch_one(db).await?)
+}
+
+/// The address of this id.
+pub(crate) async fn find_address(
+    db: &mut PgConnection,
+    vault: &Vault,
+    address: Id<id::Address>,
+) -> Result<Option<Address>, UsersError> {
+    let row: Option<AddressRow> = sqlx::query_as(
+        "SELECT id, user_id, sealed, created_at, address.version, subject_key.version AS key_version, wrapped
+         FROM address JOIN subject_key ON subject = user_id
+         WHERE id = $1",
+    )
+    .bind(address.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| row.read(vault)).transpose()
+}
+
+/// The address of this id, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_address(
+    db: &mut PgConnection,
+    vault: &Vault,
+    address: Id<id::Address>,
+) -> Result<Option<Address>, UsersError> {
+    let row: Option<AddressRow> = sqlx::query_as(
+        "SELECT id, user_id, sealed, created_at, address.version, subject_key.version AS key_version, wrapped
+         FROM address JOIN subject_key ON subject = user_id
+         WHERE id = $1 FOR UPDATE OF address",
+    )
+    .bind(address.uuid())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| row.read(vault)).transpose()
+}
+
+/// Writes a new address of a person whose profile is locked.
+pub(crate) async fn insert_address(
+    db: &mut PgConnection,
+    vault: &Vault,
+    address: &Address,
+) -> Result<(), UsersError> {
+    let key = key_of(db, vault, address.user.uuid()).await?;
+    sqlx::query(
+        "INSERT INTO address (id, user_id, sealed, created_at, version) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(address.id.uuid())
+    .bind(address.user.uuid())
+    .bind(seal(&key, &address.postal))
+    .bind(address.created_at.to_sqlx())
+    .bind(address.version)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes what may change of a locked address.
+pub(crate) async fn save_address(
+    db: &mut PgConnection,
+    vault: &Vault,
+    address: &Address,
+) -> Result<(), UsersError> {
+    let key = key_of(db, vault, address.user.uuid()).await?;
+    sqlx::query("UPDATE address SET sealed = $2, version = $3 WHERE id = $1")
+        .bind(address.id.uuid())
+        .bind(seal(&key, &address.postal))
+        .bind(address.version)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Removes a locked address.
+pub(crate) async fn delete_address(
+    db: &mut PgConnection,
+    address: Id<id::Address>,
+) -> Result<(), UsersError> {
+    sqlx::query("DELETE FROM address WHERE id = $1")
+        .bind(address.uuid())
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -265,5 +405,39 @@ impl Row {
             created_at: Timestamp::from(self.created_at),
             version: self.version,
         }))
+    }
+}
+
+fn seal(key: &SubjectKey, postal: &PostalAddress) -> Vec<u8> {
+    let text = serde_json::to_string(postal).expect("texts and finite numbers are JSON");
+    key.seal(ADDRESS, &text)
+}
+
+#[derive(sqlx::FromRow)]
+struct AddressRow {
+    id: Uuid,
+    user_id: Uuid,
+    sealed: Vec<u8>,
+    created_at: jiff_sqlx::Timestamp,
+    version: i64,
+    key_version: i32,
+    wrapped: Vec<u8>,
+}
+
+impl AddressRow {
+    fn read(self, vault: &Vault) -> Result<Address, UsersError> {
+        let wrapped = wrapped_key(self.key_version, self.wrapped);
+        let key = vault.envelope.open_key(self.user_id, &wrapped)?;
+        let text = key.open(ADDRESS, &self.sealed)?;
+        let postal = serde_json::from_str(&text).map_err(|_| {
+            UsersError::Unreadable(format!("address.sealed of {}: not an address", self.id))
+        })?;
+        Ok(Address {
+            id: Id::new(self.id),
+            user: Id::new(self.user_id),
+            postal,
+            created_at: self.created_at.into(),
+            version: self.version,
+        })
     }
 }

@@ -115,13 +115,34 @@ pub(super) async fn set_active(
         Action::Activated
     } else {
         end_all_sessions(parts, &mut tx, user, now).await?;
-        messages::announce_deactivated(&mut tx, &account, now).await?;
+        messages::announce_deactivated(&mut tx, &account, false, now).await?;
         Action::Deactivated
     };
     messages::record(&mut tx, by(admin, user, action), now).await?;
     database::commit(tx).await?;
     tell(parts);
     Ok(account)
+}
+
+/// Forgets a person. What orders and payments wrote down under the id stays; users forgets by the news of it.
+pub(super) async fn erase(
+    parts: &Parts,
+    user: Id<id::User>,
+    admin: Id<id::User>,
+) -> Result<(), AuthError> {
+    let now = time::to_micros(parts.context.clock.now());
+    let mut tx = database::begin(&parts.context.database).await?;
+    let account = store::lock_account(&mut tx, &parts.vault, user)
+        .await?
+        .ok_or(AuthError::UnknownUser)?
+        .erased(admin)?;
+    end_all_sessions(parts, &mut tx, user, now).await?;
+    store::erase_account(&mut tx, &account, now).await?;
+    messages::announce_deactivated(&mut tx, &account, true, now).await?;
+    messages::record(&mut tx, by(admin, user, Action::Erased), now).await?;
+    database::commit(tx).await?;
+    tell(parts);
+    Ok(())
 }
 
 async fn end_all_sessions(

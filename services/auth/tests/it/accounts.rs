@@ -218,3 +218,54 @@ async fn every_login_is_written_down_with_its_outcome_and_without_the_address() 
         ]
     );
 }
+
+#[tokio::test]
+async fn an_erased_account_is_nobodys_and_its_address_is_free() {
+    let world = World::new().await;
+    let mut watcher = world.watch().await;
+    let admin = world.somebody(Role::Admin).await;
+    let own = world.claims(&admin).await.sub.to_string();
+    assert_eq!(
+        world
+            .erase(&admin, &own)
+            .await
+            .expect_err("their own")
+            .reason(),
+        "OWN_ACCOUNT"
+    );
+    let tokens = world.ada().await;
+    let claims = world.claims(&tokens.access_token).await;
+    let ada = claims.sub.to_string();
+    world.erase(&admin, &ada).await.expect("erased");
+    assert_eq!(watcher.ended().await, [claims.sid.to_string()]);
+    let again = world.erase(&admin, &ada).await.expect_err("nobody");
+    assert_eq!(again.reason(), "UNKNOWN_USER");
+    assert!(world.account(&admin, &ada).await.is_err());
+    assert!(world.refresh(&tokens.refresh_token).await.is_err());
+    let refused = world.login(ADA, PASSWORD).await.expect_err("nobody");
+    assert_eq!(refused.reason(), "INVALID_CREDENTIALS");
+    let told = [
+        "user.registered v1",
+        "user.registered v1",
+        "user.deactivated v2",
+    ];
+    assert_eq!(world.announced().await, told);
+
+    let row: String =
+        sqlx::query_scalar("SELECT account::text FROM account WHERE erased_at IS NOT NULL")
+            .fetch_one(&world.database.app())
+            .await
+            .expect("its id stays");
+    assert!(
+        row.contains(&claims.sub.uuid().to_string()) && !row.contains("argon2"),
+        "{row}"
+    );
+    let again = world
+        .register(ADA, PASSWORD)
+        .await
+        .expect("the address is free");
+    assert_ne!(again.id, ada);
+    world.login(ADA, PASSWORD).await.expect("logged in");
+    let keys: i64 = world.count("subject_key").await;
+    assert_eq!(keys, 2, "the admin's and the new one");
+}

@@ -20,8 +20,8 @@ use holdfast_platform::{
 use holdfast_proto::{
     auth::v1::{self as pb, auth_service_client::AuthServiceClient},
     users::v1::{
-        CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
-        GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
+        self as users_pb, CreateProfileRequest, CreateProfileResponse, GetProfileRequest,
+        GetProfileResponse, GetProfilesRequest, GetProfilesResponse, Profile, UpdateProfileRequest,
         UpdateProfileResponse,
         users_service_client::UsersServiceClient,
         users_service_server::{UsersService, UsersServiceServer},
@@ -55,6 +55,10 @@ scripted_peer! {
         get_profile(GetProfileRequest) -> GetProfileResponse;
         get_profiles(GetProfilesRequest) -> GetProfilesResponse;
         update_profile(UpdateProfileRequest) -> UpdateProfileResponse;
+        list_addresses(users_pb::ListAddressesRequest) -> users_pb::ListAddressesResponse;
+        add_address(users_pb::AddAddressRequest) -> users_pb::AddAddressResponse;
+        change_address(users_pb::ChangeAddressRequest) -> users_pb::ChangeAddressResponse;
+        remove_address(users_pb::RemoveAddressRequest) -> users_pb::RemoveAddressResponse;
     }
 }
 
@@ -293,6 +297,15 @@ impl World {
             Ok(answer) => Ok(answer.into_inner().account.expect("an account")),
             Err(status) => Err(Fault::from_status(&status)),
         }
+    }
+
+    pub(crate) async fn erase(&self, token: &str, user_id: &str) -> Result<(), Fault> {
+        let user_id = user_id.to_owned();
+        let request = bearing(token, pb::EraseAccountRequest { user_id });
+        let erased = self.auth.clone().erase_account(request).await;
+        erased
+            .map(drop)
+            .map_err(|status| Fault::from_status(&status))
     }
 
     pub(crate) async fn set_active(

@@ -1,6 +1,8 @@
 //! Accounts, sessions and one's own profile.
 
 mod accounts;
+mod addresses;
+mod export;
 mod sessions;
 
 use axum::{Extension, extract::State, response::IntoResponse};
@@ -23,6 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(my_profile, change_my_profile))
         .merge(sessions::routes())
         .merge(accounts::routes())
+        .merge(addresses::routes())
+        .merge(export::routes())
 }
 
 #[derive(Deserialize, ToSchema)]

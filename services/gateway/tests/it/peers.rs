@@ -18,6 +18,7 @@ scripted_peer! {
         get_account(auth::GetAccountRequest) -> auth::GetAccountResponse;
         list_accounts(auth::ListAccountsRequest) -> auth::ListAccountsResponse;
         set_role(auth::SetRoleRequest) -> auth::SetRoleResponse;
+        erase_account(auth::EraseAccountRequest) -> auth::EraseAccountResponse;
         set_active(auth::SetActiveRequest) -> auth::SetActiveResponse;
         get_keys(auth::GetKeysRequest) -> auth::GetKeysResponse;
     } unscripted {
@@ -31,6 +32,10 @@ scripted_peer! {
         get_profile(users::GetProfileRequest) -> users::GetProfileResponse;
         get_profiles(users::GetProfilesRequest) -> users::GetProfilesResponse;
         update_profile(users::UpdateProfileRequest) -> users::UpdateProfileResponse;
+        list_addresses(users::ListAddressesRequest) -> users::ListAddressesResponse;
+        add_address(users::AddAddressRequest) -> users::AddAddressResponse;
+        change_address(users::ChangeAddressRequest) -> users::ChangeAddressResponse;
+        remove_address(users::RemoveAddressRequest) -> users::RemoveAddressResponse;
     }
 }
 

@@ -233,6 +233,164 @@ async fn admins_see_accounts_with_their_names_and_change_their_standing() {
     assert_eq!(told.problem(), (404, "unknown_user".into()));
 }
 
+#[tokio::test]
+async fn addresses_are_kept_changed_and_removed() {
+    let world = World::new().await;
+    let postal = || users::PostalAddress {
+        name: "Ada".to_owned(),
+        line1: "12 St James's Square".to_owned(),
+        city: "London".to_owned(),
+        country: "GB".to_owned(),
+        location: Some(users::Location {
+            lat: 51.5,
+            lng: -0.1,
+        }),
+        ..users::PostalAddress::default()
+    };
+    let address = move |version| users::Address {
+        id: "adr_1".to_owned(),
+        postal: Some(postal()),
+        created_at: AT,
+        version,
+    };
+    let shown = json!({"id": "adr_1", "name": "Ada", "line1": "12 St James's Square", "line2": "", "city": "London",
+        "region": "", "postal_code": "", "country": "GB", "phone": "", "location": {"lat": 51.5, "lng": -0.1},
+        "created_at": AT_TEXT});
+    world.users.add_address.otherwise(move |_| {
+        Ok(users::AddAddressResponse {
+            address: Some(address(1)),
+        })
+    });
+    let body = json!({"name": "Ada", "line1": "12 St James's Square", "city": "London", "country": "GB",
+        "location": {"lat": 51.5, "lng": -0.1}});
+    let add = || world.post("/v1/users/me/addresses").by(&world.buyer);
+    let unkeyed = add().send(&body).await;
+    assert_eq!(unkeyed.problem(), (400, "idempotency_key_required".into()));
+    let (first, again) = (
+        add().key("home").send(&body).await,
+        add().key("home").send(&body).await,
+    );
+    assert_eq!((first.status.as_u16(), first.json()), (201, shown.clone()));
+    assert_eq!(first.essence(), again.essence());
+    assert_eq!(world.users.add_address.asked()[0].postal, Some(postal()));
+
+    world
+        .users
+        .list_addresses
+        .then(Ok(users::ListAddressesResponse {
+            addresses: vec![address(1)],
+        }));
+    let told = world
+        .get("/v1/users/me/addresses")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json(),
+        json!({"data": [shown], "next_cursor": null, "has_more": false})
+    );
+
+    world
+        .users
+        .change_address
+        .then(Ok(users::ChangeAddressResponse {
+            address: Some(address(2)),
+        }))
+        .then(Err(refusal(FaultCode::Conflict, "ADDRESS_CHANGED")));
+    let change = || {
+        let asking = world.ask(Method::PATCH, "/v1/users/me/addresses/adr_1");
+        asking.by(&world.buyer).with("if-match", "\"1\"")
+    };
+    let told = change()
+        .send(&json!({"city": "York", "location": null}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"2\""))
+    );
+    let told = change().send(&json!({"city": "York"})).await;
+    assert_eq!(told.problem(), (412, "precondition_failed".into()));
+    let asked = world.users.change_address.asked();
+    assert_eq!(
+        (asked[0].city.as_deref(), asked[0].name.as_deref()),
+        (Some("York"), None)
+    );
+    assert_eq!(
+        asked[0].location,
+        Some(users::LocationChange { location: None })
+    );
+    assert_eq!(asked[1].location, None, "left out, it stays");
+    assert_eq!(asked[1].expected_version, 1);
+
+    world
+        .users
+        .remove_address
+        .then(Ok(users::RemoveAddressResponse {}));
+    let removal = world.ask(Method::DELETE, "/v1/users/me/addresses/adr_1");
+    assert_eq!(removal.by(&world.buyer).send_nothing().await.status, 204);
+}
+
+#[tokio::test]
+async fn what_is_held_of_somebody_is_given_to_them_and_forgotten_by_admins() {
+    let world = World::new().await;
+    world.auth.get_account.then(Ok(auth::GetAccountResponse {
+        account: Some(auth::Account {
+            id: "usr_1".to_owned(),
+            email: "ada@example.com".to_owned(),
+            name: String::new(),
+            role: "user".to_owned(),
+            created_at: AT,
+            is_active: true,
+        }),
+    }));
+    world.users.get_profile.then(Ok(users::GetProfileResponse {
+        profile: Some(users::Profile {
+            user_id: "usr_1".to_owned(),
+            email: "ada@example.com".to_owned(),
+            name: "Ada".to_owned(),
+            created_at: AT,
+            version: 1,
+        }),
+    }));
+    world
+        .users
+        .list_addresses
+        .then(Ok(users::ListAddressesResponse {
+            addresses: Vec::new(),
+        }));
+    world
+        .auth
+        .list_sessions
+        .then(Ok(auth::ListSessionsResponse {
+            sessions: Vec::new(),
+        }));
+    let told = world
+        .get("/v1/users/me/export")
+        .by(&world.buyer)
+        .send_nothing()
+        .await
+        .json();
+    assert_eq!(
+        told["account"],
+        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+    );
+    assert_eq!(
+        (&told["addresses"], &told["sessions"]),
+        (&json!([]), &json!([]))
+    );
+    assert_eq!(told["elsewhere"][0]["at"], "/v1/orders");
+
+    world
+        .auth
+        .erase_account
+        .then(Ok(auth::EraseAccountResponse {}));
+    let erase = || world.ask(Method::DELETE, "/v1/users/usr_1");
+    let told = erase().by(&world.buyer).send_nothing().await;
+    assert_eq!(told.problem(), (403, "forbidden".into()));
+    let admin = world.somebody(Role::Admin);
+    assert_eq!(erase().by(&admin).send_nothing().await.status, 204);
+}
+
 fn refusal(code: FaultCode, reason: &'static str) -> tonic::Status {
     Fault::new(code, reason, "refused").into()
 }

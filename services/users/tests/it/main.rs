@@ -1,5 +1,7 @@
 //! The users service at its door, on a real database.
 
+mod addresses;
+mod erasing;
 mod sealing;
 mod statements;
 mod world;

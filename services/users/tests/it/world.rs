@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_kernel::{Id, RequestId, Timestamp, id};
 use holdfast_platform::{
+    consumer::Consumer,
     identity::Role,
+    message::Message,
     outbox,
     transport::{Door, Transport},
 };
 use holdfast_proto::users::v1::{self as pb, users_service_client::UsersServiceClient};
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use holdfast_users::{DEFAULTS, Settings};
+use serde_json::json;
 use sqlx::PgPool;
 use tonic::Status;
 
@@ -18,6 +21,7 @@ pub(crate) struct World {
     db: Arc<TestDatabase>,
     realm: Realm,
     transport: Transport,
+    consumers: Vec<Consumer>,
     owner: Asker,
 }
 
@@ -27,22 +31,50 @@ impl World {
         let realm = Realm::new(FakeClock::new(Timestamp::UNIX_EPOCH));
         let owner = realm.somebody(Role::User);
         let db = Arc::new(db);
-        let transport = start(&db, &realm, |_| ()).await;
+        let (transport, consumers) = start(&db, &realm, |_| ()).await;
         Self {
             db,
             realm,
             transport,
+            consumers,
             owner,
         }
     }
 
     /// Another process on the same database.
     pub(crate) async fn another(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let (transport, consumers) = start(&self.db, &self.realm, change).await;
         Self {
             db: self.db.clone(),
             realm: self.realm.clone(),
-            transport: start(&self.db, &self.realm, change).await,
+            transport,
+            consumers,
             owner: self.owner.clone(),
+        }
+    }
+
+    /// The one whose profile all calls are about.
+    pub(crate) fn owner(&self) -> &Asker {
+        &self.owner
+    }
+
+    /// Auth's news that the owner's account is not active any more, for good or for a while.
+    pub(crate) async fn hears_of_deactivation(&self, erased: bool) {
+        let user_id = self.owner.user.to_string();
+        let message = Message {
+            id: RequestId::generate().uuid(),
+            topic: "holdfast.accounts".to_owned(),
+            key: user_id.clone(),
+            version: 2,
+            kind: "user.deactivated".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+            data: json!({"user_id": user_id, "erased": erased}),
+        };
+        for consumer in &self.consumers {
+            let mut tx = self.db.app().begin().await.expect("a transaction");
+            consumer.handle(&mut tx, &message).await.expect("an effect");
+            tx.commit().await.expect("committed");
         }
     }
 
@@ -115,7 +147,11 @@ impl World {
     }
 }
 
-async fn start(db: &TestDatabase, realm: &Realm, change: impl FnOnce(&mut Settings)) -> Transport {
+async fn start(
+    db: &TestDatabase,
+    realm: &Realm,
+    change: impl FnOnce(&mut Settings),
+) -> (Transport, Vec<Consumer>) {
     let settings = holdfast_platform::settings::Settings::load(&[DEFAULTS], None);
     let mut settings: Settings = settings
         .and_then(|settings| settings.section("users"))
@@ -127,5 +163,6 @@ async fn start(db: &TestDatabase, realm: &Realm, change: impl FnOnce(&mut Settin
     for task in service.tasks {
         tokio::spawn(task.work);
     }
-    holdfast_platform::transport::local(Door::new("users", service.routes))
+    let door = Door::new("users", service.routes);
+    (holdfast_platform::transport::local(door), service.consumers)
 }

@@ -30,7 +30,7 @@ use crate::{
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_accounts))
-        .routes(routes!(one_account, change_account))
+        .routes(routes!(one_account, change_account, erase_account))
         .routes(routes!(set_role))
         .routes(routes!(set_active))
 }
@@ -144,6 +144,18 @@ async fn change_account(
     let answer = gateway.peers.users.clone().update_profile(request).await?;
     let profile = promised(answer.into_inner().profile, "users", "the profile")?;
     Ok(Reply::ok(&account(found, profile.name)?).tagged(profile.version))
+}
+
+/// Forgets a person: profile, addresses, e-mail, sessions. What was bought stays in the books, under the id alone.
+#[utoipa::path(delete, path = "/v1/users/{id}", tag = "identity", params(("id" = String, Path)), responses((status = 204)))]
+async fn erase_account(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::EraseAccountRequest { user_id: id });
+    gateway.peers.auth.clone().erase_account(request).await?;
+    Ok(Reply::nothing())
 }
 
 /// Says what an account may do; its sessions end.

@@ -21,7 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 
 /// A login that can be ended on its own.
 #[derive(Serialize, ToSchema)]
-struct Session {
+pub(super) struct Session {
     #[schema(example = "ses_01jd3q8m5ze2vtx0c9k4h7n6wb")]
     id: String,
     created_at: String,
@@ -40,13 +40,7 @@ async fn my_sessions(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Reply, Problem> {
-    let request = caller.request(pb::ListSessionsRequest {});
-    let answer = gateway.peers.auth.clone().list_sessions(request).await?;
-    let sessions = answer.into_inner().sessions.into_iter().map(session);
-    Ok(Reply::ok(&Page::<Session>::new(
-        sessions.collect::<Result<_, _>>()?,
-        None,
-    )))
+    Ok(Reply::ok(&Page::new(open(&gateway, &caller).await?, None)))
 }
 
 /// Ends one of one's own sessions: logs out elsewhere.
@@ -59,6 +53,14 @@ async fn end_session(
     let request = caller.request(pb::EndSessionRequest { session_id: id });
     gateway.peers.auth.clone().end_session(request).await?;
     Ok(Reply::nothing())
+}
+
+/// The caller's open sessions.
+pub(super) async fn open(gateway: &Gateway, caller: &Caller) -> Result<Vec<Session>, Problem> {
+    let request = caller.request(pb::ListSessionsRequest {});
+    let answer = gateway.peers.auth.clone().list_sessions(request).await?;
+    let sessions = answer.into_inner().sessions.into_iter();
+    sessions.map(session).collect()
 }
 
 fn session(session: pb::Session) -> Result<Session, Problem> {
