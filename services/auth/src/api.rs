@@ -2,6 +2,7 @@
 
 mod accounts;
 mod login;
+mod password;
 mod sessions;
 
 use futures::stream::BoxStream;
@@ -39,6 +40,7 @@ pub const ACCESS: AccessTable = &[
     ("SetRole", Access::Admin),
     ("SetActive", Access::Admin),
     ("EraseAccount", Access::Admin),
+    ("ChangePassword", Access::User),
     ("GetKeys", Access::Public),
 ];
 
@@ -249,6 +251,16 @@ impl AuthService for Api {
         let user = accounts::parse_user(&request.into_inner().user_id)?;
         accounts::erase(&self.parts, user, admin).await?;
         Ok(Response::new(pb::EraseAccountResponse {}))
+    }
+
+    /// Gives the caller another password and logs them out everywhere else.
+    async fn change_password(
+        &self,
+        request: Request<pb::ChangePasswordRequest>,
+    ) -> Result<Response<pb::ChangePasswordResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        password::change(&self.parts, logged_in(&caller)?, request.into_inner()).await?;
+        Ok(Response::new(pb::ChangePasswordResponse {}))
     }
 
     /// The keys to know tokens by, those that will sign soon and those that signed till lately among them.

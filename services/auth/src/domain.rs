@@ -1,5 +1,7 @@
 //! Accounts and sessions, and the ways they may change.
 
+use std::time::Duration;
+
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::identity::Role;
 use jiff::SignedDuration;
@@ -104,6 +106,24 @@ pub(crate) struct UserAgent(String);
 /// As the column's check has it.
 const USER_AGENT_MAX_CHARS: usize = 200;
 
+/// Wrong passwords, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Guesses {
+    pub(crate) failures: i32,
+    pub(crate) failed_at: Timestamp,
+}
+
+/// How many wrong passwords cost no time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) free: i32,
+}
+
+/// Longest time a try waits.
+const WAIT_MAX_SECS: u64 = 60;
+/// As many doublings of a second as go into it.
+const DOUBLINGS_MAX: u32 = 6;
+
 /// A session that was ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -139,6 +159,35 @@ pub(crate) enum Refreshed {
     Repeated { session: Session, turn: i64 },
     /// The token was replaced long ago; the session is over for whoever holds its tokens.
     Revoked { session: Session },
+}
+
+impl Guesses {
+    /// How long after the last one they are remembered.
+    pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(1);
+
+    /// How long the next try has to wait: 1, 2, 4 … seconds after the last wrong one, and never more than a minute.
+    pub(crate) fn wait(self, patience: Patience, now: Timestamp) -> Duration {
+        if !self.is_slow(patience, now) {
+            return Duration::ZERO;
+        }
+        let over = (self.failures - patience.free).unsigned_abs();
+        let secs = (1_u64 << over.min(DOUBLINGS_MAX)).min(WAIT_MAX_SECS);
+        let passed = now.duration_since(self.failed_at).max(SignedDuration::ZERO);
+        Duration::from_secs(secs).saturating_sub(passed.unsigned_abs())
+    }
+
+    /// Whether the free ones are used up.
+    pub(crate) fn is_slow(self, patience: Patience, now: Timestamp) -> bool {
+        self.failures >= patience.free && now.duration_since(self.failed_at) < Self::KEPT
+    }
+
+    /// With one more.
+    pub(crate) fn after(self, now: Timestamp) -> Self {
+        Self {
+            failures: self.failures.saturating_add(1),
+            failed_at: now,
+        }
+    }
 }
 
 impl Account {
@@ -317,6 +366,26 @@ mod tests {
         ] {
             assert!(Email::parse(refused).is_err(), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn guesses_wait_longer_each_time_but_never_more_than_a_minute_and_are_forgotten_in_an_hour() {
+        let (patience, now) = (Patience { free: 3 }, Timestamp::UNIX_EPOCH);
+        let wait = |failures, passed: i64| {
+            let guesses = Guesses {
+                failures,
+                failed_at: now,
+            };
+            guesses.wait(patience, now + secs(passed)).as_secs()
+        };
+        assert_eq!([wait(1, 0), wait(2, 0)], [0, 0]);
+        assert_eq!(
+            [wait(3, 0), wait(4, 0), wait(5, 0), wait(8, 0)],
+            [1, 2, 4, 32]
+        );
+        assert_eq!([wait(9, 0), wait(10, 0), wait(i32::MAX, 0)], [60, 60, 60]);
+        assert_eq!([wait(9, 59), wait(9, 60), wait(9, 3_600)], [1, 0, 0]);
+        assert_eq!(wait(9, -5), 60, "a clock that was set back");
     }
 
     #[test]

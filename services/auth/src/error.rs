@@ -44,6 +44,10 @@ pub(crate) enum AuthError {
     UnknownSession,
     #[error("session_id: {got:?} is not a session's id")]
     SessionIdRefused { got: String },
+    #[error("current: is not the password of this account")]
+    WrongPassword,
+    #[error("too many wrong passwords, wait {} s", .wait.as_secs().max(1))]
+    Guessing { wait: Duration },
     #[error("too many logins at once, ask again")]
     Busy,
     #[error("users did not take the profile: {0}")]
@@ -93,6 +97,11 @@ impl From<AuthError> for Fault {
             AuthError::Page(_) => Fault::invalid("page", text),
             AuthError::UnknownSession => Fault::new(FaultCode::NotFound, "UNKNOWN_SESSION", text),
             AuthError::SessionIdRefused { .. } => Fault::invalid("session_id", text),
+            AuthError::WrongPassword => Fault::new(FaultCode::Invalid, "WRONG_PASSWORD", text)
+                .item([("field", "current".into())]),
+            AuthError::Guessing { wait } => {
+                Fault::new(FaultCode::Exhausted, "TOO_MANY_REQUESTS", text).retry_after(wait)
+            }
             AuthError::Busy => Fault::new(FaultCode::Exhausted, "BUSY", text)
                 .retry_after(Duration::from_secs(RETRY_AFTER_SECS)),
             AuthError::Profile(fault) => match fault.code() {

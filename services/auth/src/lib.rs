@@ -1,14 +1,15 @@
 //! Accounts, sessions, signing keys: who somebody is.
 //!
 //! Read in this order: `domain` (accounts and sessions, and how they may change), `registration` (an account comes to be
-//! together with its profile), `password` (the bounded place where passwords are hashed), `token` (what a client holds),
-//! `keys` (what tokens are signed with), `revocation` (how everybody is told of dead ones), `api` (the door), `operator`
-//! (what the machine's owner may do without a password), `vault` (how e-mails lie sealed), `store` (the tables),
-//! `messages` (what is told to others), `error` (how it refuses).
+//! together with its profile), `password` (the bounded place where passwords are hashed), `guessing` (what slows down who
+//! tries them), `token` (what a client holds), `keys` (what tokens are signed with), `revocation` (how everybody is told
+//! of dead ones), `api` (the door), `operator` (what the machine's owner may do without a password), `vault` (how e-mails
+//! lie sealed), `store` (the tables), `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
 mod domain;
 mod error;
+mod guessing;
 mod keys;
 mod messages;
 mod operator;
@@ -123,7 +124,7 @@ struct Parts {
 
 impl Parts {
     async fn make(settings: &Settings, peers: Peers, context: Context) -> Result<Self, StartError> {
-        let passwords = Passwords::new(settings)?;
+        let passwords = Passwords::new(settings).await?;
         let vault = Vault::new(settings, &context)?;
         vault::seal_rows(&context, &vault)
             .await

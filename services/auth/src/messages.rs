@@ -49,6 +49,7 @@ pub(crate) struct Audit {
 pub(crate) enum Action {
     LoggedIn,
     LoginRefused,
+    PasswordChanged,
     RoleChanged { from: Role, to: Role },
     Activated,
     Deactivated,

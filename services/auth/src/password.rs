@@ -62,7 +62,7 @@ struct Hasher {
 
 impl Passwords {
     /// Fails when a setting is below its floor.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, StartError> {
+    pub(crate) async fn new(settings: &Settings) -> Result<Self, StartError> {
         let refused = |key: &str, text: String| StartError::Setting {
             key: format!("auth.{key}"),
             text,
@@ -80,7 +80,12 @@ impl Passwords {
                 return Err(refused(key, format!("{got}, wanted {wanted} or more")));
             }
         }
-        let hasher = Hasher::new(settings.hash_memory_kib, settings.hash_passes)
+        let (memory_kib, passes) = (settings.hash_memory_kib, settings.hash_passes);
+        // It hashes, and whoever else starts in this process has time limits to keep.
+        let made = tokio::task::spawn_blocking(move || Hasher::new(memory_kib, passes)).await;
+        let hasher = made
+            .map_err(|stopped| AuthError::Hash(stopped.to_string()))
+            .flatten()
             .map_err(|error| refused("hash_memory_kib", error.to_string()))?;
         let threads = settings.hash_threads as usize;
         Ok(Self {
@@ -291,7 +296,9 @@ mod tests {
             hash_queue: 1,
             ..defaults()
         };
-        let passwords = Passwords::new(&settings).expect("settings within their bounds");
+        let passwords = Passwords::new(&settings)
+            .await
+            .expect("settings within their bounds");
         let (first, second) = (passwords.enter(), passwords.enter());
         let (Ok(first), Ok(second)) = (first, second) else {
             panic!("one hashes and one waits");

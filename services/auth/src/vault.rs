@@ -58,6 +58,13 @@ impl Vault {
         self.index.of(email.as_str())
     }
 
+    /// What stands for these texts, one by one, where something is counted for them.
+    pub(crate) fn stands_for(&self, texts: &[&str]) -> [u8; 32] {
+        // No text of a length of its own ends where another begins.
+        let parts = texts.iter().map(|text| format!("{} {text}", text.len()));
+        self.index.of(&parts.collect::<Vec<_>>().join(" "))
+    }
+
     /// An e-mail as it is to lie.
     pub(crate) fn lay(&self, key: &SubjectKey, email: &Email) -> AtRest {
         if self.is_plain {

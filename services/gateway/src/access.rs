@@ -46,6 +46,7 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("POST", "/v1/users/logout", Audience::User),
     ("GET", "/v1/users/me", Audience::User),
     ("PATCH", "/v1/users/me", Audience::User),
+    ("PUT", "/v1/users/me/password", Audience::User),
     ("GET", "/v1/users/me/sessions", Audience::User),
     ("DELETE", "/v1/users/me/sessions/{id}", Audience::User),
     ("GET", "/v1/users/me/export", Audience::User),

@@ -1,6 +1,6 @@
 //! What holds for every request and answer, whatever they are about.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -79,15 +79,17 @@ impl TrustedHops {
         Self(networks.into())
     }
 
+    /// Whether a hop of ours is at this address, so that it is not its client's.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        // An IPv4 peer of an IPv6 socket is still that peer.
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
     /// The trace of a request: the one that a trusted hop names, else a new one.
     fn trace(&self, request: &Request) -> Trace {
         let hop = request.extensions().get::<ClientAddress>();
-        // An IPv4 peer of an IPv6 socket is still that peer.
-        let trusted = hop.is_some_and(|ClientAddress(address)| {
-            let address = address.to_canonical();
-            self.0.iter().any(|network| network.contains(&address))
-        });
-        if trusted {
+        if hop.is_some_and(|ClientAddress(address)| self.contains(*address)) {
             Trace::from_headers(request.headers())
         } else {
             Trace::begin()

@@ -68,6 +68,7 @@ pub const REASONS: &[Reason] = &[
     reason("INVALID_CREDENTIALS", 401, "invalid_credentials", "E-mail or password are wrong."),
     reason("REFRESH_INVALID", 401, "refresh_invalid", "The refresh token is not valid; log in."),
     reason("REFRESH_REUSED", 401, "refresh_reused", "The refresh token was used before; its session is ended."),
+    reason("WRONG_PASSWORD", 422, "wrong_password", "The current password is wrong."),
     reason("OWN_ACCOUNT", 409, "own_account", "Nobody does this to the own account."),
     reason("UNKNOWN_SESSION", 404, "unknown_session", "There is no such session."),
     // users

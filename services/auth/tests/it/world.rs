@@ -159,9 +159,49 @@ impl World {
             email: email.to_owned(),
             password: password.to_owned(),
             user_agent: "a test".to_owned(),
+            client_address: String::new(),
         };
         let answer = self.auth.clone().login(request).await?;
         Ok(answer.into_inner().tokens.expect("tokens"))
+    }
+
+    /// A login from an address.
+    pub(crate) async fn login_from(
+        &self,
+        place: &str,
+        email: &str,
+        password: &str,
+    ) -> Result<pb::Tokens, Fault> {
+        let request = pb::LoginRequest {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            user_agent: "a test".to_owned(),
+            client_address: place.to_owned(),
+        };
+        match self.auth.clone().login(request).await {
+            Ok(answer) => Ok(answer.into_inner().tokens.expect("tokens")),
+            Err(status) => Err(Fault::from_status(&status)),
+        }
+    }
+
+    pub(crate) async fn change_password(
+        &self,
+        token: &str,
+        current: &str,
+        new: &str,
+    ) -> Result<(), Fault> {
+        let request = pb::ChangePasswordRequest {
+            current: current.to_owned(),
+            new: new.to_owned(),
+        };
+        let changed = self
+            .auth
+            .clone()
+            .change_password(bearing(token, request))
+            .await;
+        changed
+            .map(drop)
+            .map_err(|status| Fault::from_status(&status))
     }
 
     /// Ada, registered and logged in.

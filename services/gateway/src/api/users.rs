@@ -14,7 +14,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, if_match, promised, shape::moment};
-use crate::{Gateway, decode::Json, error::GatewayError, problems::Problem, reply::Reply};
+use crate::{
+    Gateway, decode::Json, error::GatewayError, problems::Problem, reply::Reply,
+    server::ClientAddress,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
@@ -23,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(refresh))
         .routes(routes!(logout))
         .routes(routes!(my_profile, change_my_profile))
+        .routes(routes!(change_my_password))
         .merge(sessions::routes())
         .merge(accounts::routes())
         .merge(addresses::routes())
@@ -58,6 +62,13 @@ struct RefreshToken {
 struct ProfileChange {
     #[schema(example = "Ada King")]
     name: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PasswordChange {
+    current: String,
+    new: String,
 }
 
 /// Who somebody is.
@@ -114,16 +125,22 @@ async fn register(State(gateway): State<Gateway>, Json(asked): Json<Registration
 #[utoipa::path(post, path = "/v1/users/login", tag = "identity", request_body = Credentials, responses((status = 200, body = Tokens)))]
 async fn login(
     State(gateway): State<Gateway>,
+    address: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     Json(asked): Json<Credentials>,
 ) -> Result<Reply, Problem> {
     let agent = headers.get(header::USER_AGENT);
+    // A proxy's address is that of all its clients, and none of theirs.
+    let address = address
+        .map(|Extension(ClientAddress(address))| address.to_canonical())
+        .filter(|address| !gateway.trusted_hops.contains(*address));
     let request = auth_pb::LoginRequest {
         email: asked.email,
         password: asked.password,
         user_agent: agent.map_or_else(String::new, |agent| {
             String::from_utf8_lossy(agent.as_bytes()).into_owned()
         }),
+        client_address: address.map_or_else(String::new, |address| address.to_string()),
     };
     let answer = gateway
         .peers
@@ -208,6 +225,21 @@ async fn change_my_profile(
         .await?
         .into_inner();
     profile(answer.profile, claims)
+}
+
+/// Gives one another password and ends all other sessions.
+#[utoipa::path(put, path = "/v1/users/me/password", tag = "identity", request_body = PasswordChange, responses((status = 204)))]
+async fn change_my_password(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Json(asked): Json<PasswordChange>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(auth_pb::ChangePasswordRequest {
+        current: asked.current,
+        new: asked.new,
+    });
+    gateway.peers.auth.clone().change_password(request).await?;
+    Ok(Reply::nothing())
 }
 
 fn logged_in(caller: &Caller) -> Result<&Claims, GatewayError> {

@@ -20,6 +20,7 @@ scripted_peer! {
         set_role(auth::SetRoleRequest) -> auth::SetRoleResponse;
         erase_account(auth::EraseAccountRequest) -> auth::EraseAccountResponse;
         set_active(auth::SetActiveRequest) -> auth::SetActiveResponse;
+        change_password(auth::ChangePasswordRequest) -> auth::ChangePasswordResponse;
         get_keys(auth::GetKeysRequest) -> auth::GetKeysResponse;
     } unscripted {
         watch_revocations(auth::WatchRevocationsRequest) -> auth::WatchRevocationsResponse as WatchRevocationsStream;

@@ -66,10 +66,15 @@ async fn somebody_registers_and_logs_in_and_out() {
     let credentials = json!({"email": "ada@example.com", "password": "correct horse"});
     let login = world
         .post("/v1/users/login")
+        .from("192.0.2.7")
         .with("user-agent", "curl")
         .send(&credentials)
         .await;
-    assert_eq!(world.auth.login.asked()[0].user_agent, "curl");
+    let asked = &world.auth.login.asked()[0];
+    assert_eq!(
+        (asked.user_agent.as_str(), asked.client_address.as_str()),
+        ("curl", "192.0.2.7")
+    );
     let refresh = world
         .post("/v1/users/refresh")
         .with("authorization", "Bearer expired")
@@ -91,6 +96,30 @@ async fn somebody_registers_and_logs_in_and_out() {
         .send_nothing()
         .await;
     assert_eq!((told.status.as_u16(), told.bytes.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn a_password_is_changed_by_who_knows_it() {
+    let world = World::new().await;
+    world
+        .auth
+        .change_password
+        .then(Ok(auth::ChangePasswordResponse {}))
+        .then(Err(refusal(FaultCode::Invalid, "WRONG_PASSWORD")));
+    let change = || {
+        world
+            .ask(Method::PUT, "/v1/users/me/password")
+            .by(&world.buyer)
+    };
+    let body = json!({"current": "correct horse", "new": "battery staple"});
+    assert_eq!(change().send(&body).await.status, 204);
+    let told = change().send(&body).await;
+    assert_eq!(told.problem(), (422, "wrong_password".into()));
+    let asked = world.auth.change_password.asked();
+    assert_eq!(
+        (asked[0].current.as_str(), asked[0].new.as_str()),
+        ("correct horse", "battery staple")
+    );
 }
 
 #[tokio::test]
