@@ -18,6 +18,19 @@ pub struct Door {
     token: Option<String>,
 }
 
+/// A request in full.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// Any word.
+    pub method: String,
+    /// With its query.
+    pub path: String,
+    /// Beside the token.
+    pub headers: Vec<(String, String)>,
+    /// As it goes over the line.
+    pub body: Option<Vec<u8>>,
+}
+
 /// What a call was answered.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -111,16 +124,27 @@ impl Door {
         key: Option<&str>,
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
+        let mut asking = Asking::new(method.as_str(), path);
+        if let Some(key) = key {
+            asking = asking.with("idempotency-key", key);
+        }
+        self.ask(&asking.with_json(body)).await
+    }
+
+    /// Asks whatever is to be asked.
+    pub async fn ask(&self, asking: &Asking) -> anyhow::Result<Answer> {
+        let Asking { method, path, .. } = asking;
         let asked = format!("{method} {path}");
+        let method = Method::from_bytes(method.as_bytes())?;
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
+        for (name, value) in &asking.headers {
+            request = request.header(name, value);
         }
-        if let Some(body) = body {
-            request = request.json(body);
+        if let Some(body) = &asking.body {
+            request = request.body(body.clone());
         }
         let response = request.send().await.with_context(|| asked.clone())?;
         let status = response.status().as_u16();
@@ -140,6 +164,50 @@ impl Door {
             headers,
             bytes,
         })
+    }
+}
+
+impl Asking {
+    /// A request with nothing but its method and path.
+    pub fn new(method: &str, path: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// With this header instead of the one of that name.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self = self.without(name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without the header of that name.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// With this body, where there is one.
+    #[must_use]
+    pub fn with_json(self, body: Option<&Value>) -> Self {
+        match body {
+            Some(body) => Self {
+                body: Some(body.to_string().into_bytes()),
+                ..self.with("content-type", "application/json")
+            },
+            None => self,
+        }
+    }
+
+    /// The body, where it is JSON.
+    pub fn json(&self) -> Option<Value> {
+        serde_json::from_slice(self.body.as_deref()?).ok()
     }
 }
 

@@ -366,6 +366,16 @@ impl Sandbox {
             .with_context(|| format!("open the book of {schema}"))
     }
 
+    /// The services there are.
+    pub fn services(&self) -> impl Iterator<Item = &'static str> {
+        SERVICES.iter().map(|(name, _)| *name)
+    }
+
+    /// Every schema that [`book`](Self::book) opens: the services', the sandbox provider's and the bus's.
+    pub fn schemas(&self) -> impl Iterator<Item = &'static str> {
+        self.services().chain([PROVIDER, BUS])
+    }
+
     /// The last lines of every process's log.
     pub fn logs(&self) -> String {
         let logs = self.servers.keys().map(|name| {

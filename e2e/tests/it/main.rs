@@ -29,6 +29,7 @@ mod failpoints;
 mod keys;
 mod late_money;
 mod people;
+mod refusals;
 mod registering;
 mod replaying;
 mod shop;

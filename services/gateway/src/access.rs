@@ -85,6 +85,17 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
 ];
 
 impl Audience {
+    /// As the API's description calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Anyone => "anyone",
+            Self::User => "user",
+            Self::Staff => "staff",
+            Self::Admin => "admin",
+        }
+    }
+
     fn admits(self, caller: &Caller) -> Result<(), GatewayError> {
         let wanted = match self {
             Self::Open | Self::Anyone => return Ok(()),

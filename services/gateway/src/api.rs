@@ -1,5 +1,6 @@
 //! The routes: a file a resource, a handler a route, each decoding, calling and encoding.
 
+mod examples;
 mod health;
 mod inventory;
 mod issuer;
@@ -14,6 +15,7 @@ use axum::{Router, extract::Request, middleware, response::Response};
 use http::{HeaderMap, header};
 use utoipa::openapi::{
     Content, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, ResponseBuilder,
+    extensions::ExtensionsBuilder,
     path::Operation,
     security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
@@ -30,7 +32,7 @@ use crate::{
 /// Every route behind its table, and what holds for all of them.
 pub(crate) fn router(gateway: Gateway) -> Router {
     let (routes, documented) = routes().split_for_parts();
-    let openapi = document(documented);
+    let (openapi, _) = document(documented);
     routes
         .merge(site::routes(&openapi))
         .route_layer(middleware::from_fn_with_state(
@@ -65,8 +67,9 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(payments::routes())
 }
 
-/// Adds to what the handlers document what the table and the problems say of all of them.
-fn document(mut openapi: OpenApi) -> OpenApi {
+/// Adds to what the handlers document what the table and the problems say of all of them, and examples; returns those parts
+/// of which no example is known as well.
+fn document(mut openapi: OpenApi) -> (OpenApi, Vec<String>) {
     openapi = OpenApiBuilder::from(openapi)
         .info(
             InfoBuilder::new()
@@ -95,7 +98,8 @@ fn document(mut openapi: OpenApi) -> OpenApi {
             describe(operation, audience);
         }
     }
-    openapi
+    let lacking = examples::fill(&mut openapi);
+    (openapi, lacking)
 }
 
 fn describe(operation: &mut Operation, audience: Audience) {
@@ -105,6 +109,8 @@ fn describe(operation: &mut Operation, audience: Audience) {
         Audience::Anyone => Some(vec![SecurityRequirement::default(), needed]),
         Audience::User | Audience::Staff | Audience::Admin => Some(vec![needed]),
     };
+    let extensions = ExtensionsBuilder::new().add("x-audience", audience.as_str());
+    operation.extensions = Some(extensions.build());
     let problem = Content::new(Some(Ref::from_schema_name("Problem")));
     operation.responses.responses.insert(
         "default".to_owned(),

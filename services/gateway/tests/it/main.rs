@@ -2,6 +2,7 @@
 
 mod access;
 mod decoding;
+mod description;
 mod hygiene;
 mod idempotency;
 mod peers;

@@ -1,0 +1,342 @@
+//! An installation with something to ask for, and what its books hold.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use holdfast_e2e::{Asking, Contract, Door, Operation, Role, Topology, wait};
+use holdfast_kernel::RequestId;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+use tokio::sync::Mutex;
+
+use super::table::Asker;
+use crate::shop::{SETTLE_MAX_SECS, Shop, basket, buy, payment_of, settles};
+
+/// What the examples buy.
+pub(crate) const SKU: &str = "TSHIRT-M";
+/// More than all tests buy.
+const STOCK: i64 = 1_000_000;
+/// Tables that the platform moves by itself: how far it came, who writes, when it looked.
+const MOVED_BY_ITSELF: [&str; 4] = ["consumer_key", "consumer_position", "fence", "sweep"];
+
+/// What must be there before an operation is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Thing {
+    Nothing,
+    /// A confirmed order of the owner's.
+    Order,
+    /// The payment of an order of the owner's, by this card.
+    Payment(&'static str),
+    /// A konbini slip of the owner's that waits for its money.
+    Slip,
+    /// Something in stock, with its ETag.
+    Pool,
+    /// A product, with its ETag.
+    Product,
+    /// The asker is somebody who does nothing else: what is asked changes who they are.
+    SomebodyNew,
+    /// A refresh token that was not used.
+    RefreshToken,
+    /// Names of the body that nobody has yet.
+    NewEmail,
+    NewKey,
+    NewSku,
+}
+
+/// The installation and who asks it.
+pub(crate) struct Stage {
+    pub(crate) shop: Shop,
+    pub(crate) contract: Contract,
+    nobody: Door,
+    owner: Door,
+    other: Door,
+}
+
+/// What the books of all services hold, a digest a table.
+pub(crate) type Books = BTreeMap<String, String>;
+
+/// Runs on the one stage of all these tests, one at a time, for they look at all that is written; audits it then.
+pub(crate) async fn on_stage(
+    scene: impl AsyncFnOnce(&Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    static STAGE: Mutex<Option<Stage>> = Mutex::const_new(None);
+    let mut stage = STAGE.lock().await;
+    if stage.is_none() {
+        *stage = Some(Stage::open(Topology::AllInOne).await?);
+    }
+    let stage = stage.as_ref().context("it was opened")?.reconnected();
+    stage.shop.watched(async |_| scene(&stage).await).await
+}
+
+impl Stage {
+    pub(crate) async fn open(topology: Topology) -> anyhow::Result<Self> {
+        let shop = Shop::open(topology, &[]).await?;
+        let stage = Self {
+            contract: Contract::of(&shop.sandbox.door()?).await?,
+            nobody: shop.sandbox.door()?,
+            owner: shop.buyer().await?,
+            other: shop.buyer().await?,
+            shop,
+        };
+        // What the examples speak of is there.
+        let mut product = stage.example_body("POST /v1/products")?;
+        product["variants"][0]["stock"] = STOCK.into();
+        let admin = &stage.shop.admin;
+        admin.post("/v1/products", &product).await?.is(201)?;
+        let ada = stage.example_body("POST /v1/users/register")?;
+        let made = stage.nobody.post("/v1/users/register", &ada).await?;
+        made.is(201)?;
+        Ok(stage)
+    }
+
+    /// The same on connections of its own: those of another test's runtime end with it.
+    fn reconnected(&self) -> Self {
+        Self {
+            shop: Shop {
+                sandbox: self.shop.sandbox.clone(),
+                admin: self.shop.admin.reconnected(),
+                staff: self.shop.staff.reconnected(),
+            },
+            contract: self.contract.clone(),
+            nobody: self.nobody.reconnected(),
+            owner: self.owner.reconnected(),
+            other: self.other.reconnected(),
+        }
+    }
+
+    pub(crate) fn door(&self, asker: Asker) -> &Door {
+        match asker {
+            Asker::Nobody => &self.nobody,
+            Asker::Owner => &self.owner,
+            Asker::Other => &self.other,
+            Asker::Staff => &self.shop.staff,
+            Asker::Admin => &self.shop.admin,
+        }
+    }
+
+    pub(crate) fn operation(&self, name: &str) -> anyhow::Result<Operation> {
+        let operations = self.contract.operations()?;
+        let found = operations.into_iter().find(|it| it.name() == name);
+        found.with_context(|| format!("{name} is not described"))
+    }
+
+    fn example_body(&self, operation: &str) -> anyhow::Result<Value> {
+        let asking = self.operation(operation)?.example()?;
+        asking
+            .json()
+            .with_context(|| format!("{operation} takes nothing"))
+    }
+
+    /// A request of the operation that has all it needs, and the door for it.
+    pub(crate) async fn prepare(
+        &self,
+        operation: &Operation,
+        thing: Thing,
+        asker: Asker,
+    ) -> anyhow::Result<(Door, Asking)> {
+        let mut asking = operation.example()?;
+        if operation
+            .parameters
+            .iter()
+            .any(|it| it.name == "idempotency-key")
+        {
+            asking = asking.with("idempotency-key", &unique());
+        }
+        let mut door = self.door(asker).clone();
+        match thing {
+            Thing::Nothing => {}
+            Thing::Order => {
+                let order = self.order(|_| {}).await?;
+                let id = order["id"].as_str().context("an order has an id")?;
+                settles(&self.owner, id, "confirmed").await?;
+                asking.path = operation.path.replace("{id}", id);
+            }
+            Thing::Payment(card) => {
+                let order = buy(&self.owner, SKU, 1, card).await?.is(201)?;
+                asking.path = operation.path.replace("{id}", &payment_of(&order)?);
+            }
+            Thing::Slip => {
+                let konbini = json!({"type": "konbini", "store": "lawson"});
+                let order = self.order(|body| body["payment_method"] = konbini).await?;
+                asking.path = operation.path.replace("{id}", &payment_of(&order)?);
+            }
+            Thing::Pool => {
+                let sku = self.shop.sell(20).await?;
+                asking.path = operation.path.replace("{key}", &sku);
+                asking = self
+                    .tagged(asking, operation, &format!("/v1/inventory/{sku}"))
+                    .await?;
+            }
+            Thing::Product => {
+                let (_, made) = self.new_product().await?;
+                let id = made["id"].as_str().context("a product has an id")?;
+                asking.path = operation.path.replace("{id}", id);
+                asking = self
+                    .tagged(asking, operation, &format!("/v1/products/{id}"))
+                    .await?;
+            }
+            Thing::SomebodyNew => {
+                let role = match asker {
+                    Asker::Nobody => None,
+                    Asker::Owner | Asker::Other => Some(Role::User),
+                    Asker::Staff => Some(Role::Staff),
+                    Asker::Admin => Some(Role::Admin),
+                };
+                if let Some(role) = role {
+                    door = self.shop.sandbox.somebody(role).await?;
+                }
+            }
+            Thing::RefreshToken => {
+                let ada = self.example_body("POST /v1/users/login")?;
+                let tokens = self
+                    .nobody
+                    .post_without_key("/v1/users/login", &ada)
+                    .await?;
+                let fresh = tokens.is(200)?["refresh_token"].clone();
+                asking = changed(asking, "/refresh_token", &fresh)?;
+            }
+            Thing::NewEmail => {
+                let email = format!("{}@holdfast.example", unique());
+                asking = changed(asking, "/email", &json!(email))?;
+            }
+            Thing::NewKey => asking = changed(asking, "/key", &json!(new_sku()))?,
+            Thing::NewSku => asking = changed(asking, "/variants/0/sku", &json!(new_sku()))?,
+        }
+        Ok((door, asking))
+    }
+
+    async fn order(&self, change: impl FnOnce(&mut Value)) -> anyhow::Result<Value> {
+        let mut body = basket(&[(SKU, 1)], "sandbox_ok");
+        change(&mut body);
+        self.owner.post("/v1/orders", &body).await?.is(201)
+    }
+
+    async fn new_product(&self) -> anyhow::Result<(String, Value)> {
+        let mut body = self.example_body("POST /v1/products")?;
+        let sku = new_sku();
+        body["variants"][0]["sku"] = json!(sku);
+        let made = self.shop.admin.post("/v1/products", &body).await?.is(201)?;
+        Ok((sku, made))
+    }
+
+    /// With the ETag of what it changes, where the operation looks at that.
+    async fn tagged(
+        &self,
+        asking: Asking,
+        operation: &Operation,
+        path: &str,
+    ) -> anyhow::Result<Asking> {
+        if !operation.parameters.iter().any(|it| it.name == "if-match") {
+            return Ok(asking);
+        }
+        let seen = self.shop.admin.get(path).await?;
+        let tag = seen
+            .header("etag")
+            .with_context(|| format!("{path} has no ETag"))?;
+        Ok(asking.with("if-match", tag))
+    }
+
+    /// What the books hold once nothing is on its way between services.
+    pub(crate) async fn settled_books(&self) -> anyhow::Result<Books> {
+        let mut last = Books::new();
+        let limit = Duration::from_secs(SETTLE_MAX_SECS);
+        wait::until("all news has arrived", limit, async || {
+            let now = self.books().await?;
+            let still = now == last && self.nothing_is_on_its_way().await?;
+            last.clone_from(&now);
+            Ok(still.then_some(now))
+        })
+        .await
+    }
+
+    /// What the books hold.
+    pub(crate) async fn books(&self) -> anyhow::Result<Books> {
+        let mut books = Books::new();
+        for schema in self.shop.sandbox.schemas() {
+            let mut book = self.shop.sandbox.book(schema).await?;
+            let tables: Vec<String> = sqlx::query_scalar(
+                "SELECT table_name::text FROM information_schema.tables
+                 WHERE table_schema = $1 AND table_type = 'BASE TABLE'",
+            )
+            .bind(schema)
+            .fetch_all(&mut book)
+            .await?;
+            let tables = tables
+                .into_iter()
+                .filter(|name| !MOVED_BY_ITSELF.contains(&name.as_str()));
+            let digests: Vec<String> = tables
+                .map(|table| {
+                    format!(
+                        "SELECT '{schema}.{table}', count(*) || ' ' ||
+                         coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '')
+                         FROM {schema}.{table} t"
+                    )
+                })
+                .collect();
+            ensure!(!digests.is_empty(), "{schema} has no tables");
+            let digests: Vec<(String, String)> =
+                sqlx::query_as(AssertSqlSafe(digests.join(" UNION ALL ")))
+                    .fetch_all(&mut book)
+                    .await?;
+            books.extend(digests);
+        }
+        Ok(books)
+    }
+
+    async fn nothing_is_on_its_way(&self) -> anyhow::Result<bool> {
+        let mut bus = self.shop.sandbox.book("bus").await?;
+        let ends: Vec<(String, i32, i64)> =
+            sqlx::query_as("SELECT name, partition, next_offset FROM bus.topic")
+                .fetch_all(&mut bus)
+                .await?;
+        for service in self.shop.sandbox.services() {
+            let mut book = self.shop.sandbox.book(service).await?;
+            let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT count(*) FROM {service}.outbox"
+            )))
+            .fetch_one(&mut book)
+            .await?;
+            let places: Vec<(String, i32, i64)> = sqlx::query_as(AssertSqlSafe(format!(
+                "SELECT topic, partition, next_offset FROM {service}.consumer_position"
+            )))
+            .fetch_all(&mut book)
+            .await?;
+            let behind = places.iter().any(|(topic, partition, next)| {
+                let end = ends
+                    .iter()
+                    .find(|(name, of, _)| name == topic && of == partition);
+                end.is_some_and(|(.., end)| next < end)
+            });
+            if waiting > 0 || behind {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Names of tables whose digests differ.
+pub(crate) fn written(before: &Books, after: &Books) -> Vec<String> {
+    let differ = after
+        .iter()
+        .filter(|(table, digest)| before.get(*table) != Some(digest));
+    differ.map(|(table, _)| table.clone()).collect()
+}
+
+/// The same request with another value at a place of its body.
+pub(crate) fn changed(asking: Asking, place: &str, value: &Value) -> anyhow::Result<Asking> {
+    let mut body = asking.json().context("a body of JSON")?;
+    let part = body
+        .pointer_mut(place)
+        .with_context(|| format!("nothing at {place}"))?;
+    *part = value.clone();
+    Ok(asking.with_json(Some(&body)))
+}
+
+fn unique() -> String {
+    RequestId::generate().uuid().simple().to_string()
+}
+
+fn new_sku() -> String {
+    format!("THING-{}", unique().to_uppercase())
+}
