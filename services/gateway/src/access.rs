@@ -7,8 +7,9 @@ use axum::{
 };
 use holdfast_platform::identity::{Caller, Role};
 use http::Method;
+use percent_encoding::percent_decode_str;
 
-use crate::{Gateway, error::GatewayError, problems::Problem};
+use crate::{Gateway, api::PATH_SHOWN_CHARS, error::GatewayError, problems::Problem};
 
 /// Who may use a route at all. Whose things they may touch is the service's to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub enum Audience {
 #[rustfmt::skip]
 pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/", Audience::Open),
+    ("GET", "/docs", Audience::Open),
     ("GET", "/assets/{file}", Audience::Open),
     ("GET", "/problems/{code}", Audience::Open),
     ("GET", "/openapi.json", Audience::Open),
@@ -124,6 +126,7 @@ pub(crate) async fn admit(
         .get::<MatchedPath>()
         .map_or("", MatchedPath::as_str);
     let audience = audience(request.method(), route)?;
+    names_something(request.uri().path())?;
     let caller = match audience {
         Audience::Open => Caller::default(),
         _ => gateway.context.verifier.caller(request.headers()).await?,
@@ -131,6 +134,17 @@ pub(crate) async fn admit(
     audience.admits(&caller)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// Nothing has a name that is no text, or one that nobody can see.
+fn names_something(path: &str) -> Result<(), GatewayError> {
+    let text = percent_decode_str(path).decode_utf8();
+    match text {
+        Ok(text) if !text.contains(char::is_control) => Ok(()),
+        _ => Err(GatewayError::NoRoute {
+            path: path.chars().take(PATH_SHOWN_CHARS).collect(),
+        }),
+    }
 }
 
 fn audience(method: &Method, route: &str) -> Result<Audience, GatewayError> {

@@ -9,7 +9,7 @@ use axum::{
 };
 use futures::FutureExt;
 use holdfast_platform::telemetry::trace::{TRACEPARENT, Trace};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -19,11 +19,16 @@ use crate::{Gateway, problems::Problem, server::ClientAddress};
 /// Names this request in logs and in what the client reports to us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const REQUEST_ID_MAX_CHARS: usize = 128;
+
+/// A body this small has come with its head, or is read to its end besides.
+const UNREAD_MAX_BYTES: u64 = 8 * 1024;
+
 /// Headers by which services talk among themselves. From a client they are lies.
 const INTERNAL_PREFIX: &str = "x-holdfast-";
 
-/// Who may say which trace a request belongs to: proxies of our own, by the networks they stand in. From others it would
-/// let anybody write under another's trace.
+/// Who may say which trace a request belongs to and what it is called: proxies of our own, by the networks they stand in.
+/// From others it would let anybody write under another's name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrustedHops(Arc<[IpNet]>);
 
@@ -44,9 +49,16 @@ pub(crate) async fn keep(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let trace = gateway.trusted_hops.trace(&request);
+    let trusted = gateway.trusted_hops.trusts(&request);
+    let trace = if trusted {
+        Trace::from_headers(request.headers())
+    } else {
+        Trace::begin()
+    };
+    let named = request_id(request.headers()).filter(|_| trusted);
     strip_internal(request.headers_mut());
-    let id = Uuid::now_v7().to_string();
+    let may_leave_body = may_leave_body(&request);
+    let id = named.unwrap_or_else(|| Uuid::now_v7().to_string());
     let span = tracing::info_span!(
         "request",
         id,
@@ -59,6 +71,10 @@ pub(crate) async fn keep(
         Ok(response) => as_problem(response),
         Err(_panic) => Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
     };
+    if may_leave_body && !response.status().is_success() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, id);
@@ -86,14 +102,10 @@ impl TrustedHops {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The trace of a request: the one that a trusted hop names, else a new one.
-    fn trace(&self, request: &Request) -> Trace {
+    /// Whether a request comes from a trusted hop.
+    fn trusts(&self, request: &Request) -> bool {
         let hop = request.extensions().get::<ClientAddress>();
-        if hop.is_some_and(|ClientAddress(address)| self.contains(*address)) {
-            Trace::from_headers(request.headers())
-        } else {
-            Trace::begin()
-        }
+        hop.is_some_and(|ClientAddress(address)| self.contains(*address))
     }
 }
 
@@ -114,6 +126,30 @@ pub(crate) async fn measure(request: Request, next: Next) -> Response {
     )
     .record(begun.elapsed());
     response
+}
+
+/// The id that the headers give a request, if it is one that can stand in a log.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let fits = (1..=REQUEST_ID_MAX_CHARS).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    fits.then(|| id.to_owned())
+}
+
+/// Whether a refusal may leave so much of the body unread that the connection has to end: who is told so does not send the
+/// next request into its closing.
+fn may_leave_body(request: &Request) -> bool {
+    if request.version() > Version::HTTP_11 {
+        return false;
+    }
+    let headers = request.headers();
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || announced.is_some_and(|bytes| bytes > UNREAD_MAX_BYTES)
 }
 
 fn strip_internal(headers: &mut HeaderMap) {

@@ -38,7 +38,8 @@ use crate::{
 /// The header that names a wish.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-const KEY_MAX_CHARS: usize = 255;
+/// Longest key.
+pub(crate) const KEY_MAX_CHARS: usize = 255;
 /// Requests with a key that one process works on at once.
 const RUNNING_MAX_ENTRIES: usize = 20_000;
 const PRUNE_MAX_ROWS: i64 = 1_000;

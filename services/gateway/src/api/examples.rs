@@ -11,7 +11,7 @@ use utoipa::openapi::{
     path::{Parameter, ParameterIn},
 };
 
-use super::operations;
+use super::description::operations;
 
 const PARTS: &str = include_str!("../../examples.json");
 /// Deeper than any body goes; ends what refers to itself.
@@ -138,6 +138,15 @@ impl Book {
                 return self.compose(kind, place.deeper());
             }
         }
+        if let Some(kinds) = schema["allOf"].as_array() {
+            let mut members = Map::new();
+            for kind in kinds {
+                if let Value::Object(more) = self.compose(kind, place.deeper()) {
+                    members.extend(more);
+                }
+            }
+            return Value::Object(members);
+        }
         if let Some(word) = schema["enum"].get(0) {
             return word.clone();
         }
@@ -252,7 +261,7 @@ mod tests {
     #[test]
     fn every_body_and_parameter_has_an_example() {
         let (_, documented) = super::super::routes().split_for_parts();
-        let (_, lacking) = super::super::document(documented);
+        let (_, lacking) = super::super::description::document(documented);
         assert_eq!(
             lacking,
             Vec::<String>::new(),

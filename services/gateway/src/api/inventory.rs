@@ -58,9 +58,18 @@ struct Pool {
 
 /// What everybody sees of a pool.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Availability {
     key: String,
     available: i64,
+}
+
+/// A pool, as far as who asks may see it.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Shown {
+    Whole(Pool),
+    Publicly(Availability),
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -186,7 +195,7 @@ async fn create_pool(
 /// Shows how much is available; staff see all balances, with an ETag that only capacity and policy move.
 #[utoipa::path(get, path = "/v1/inventory/{key}", tag = "stock",
     params(("key" = String, Path, description = "a pool's key; a bare SKU means `sku:<SKU>`"), Past),
-    responses((status = 200, body = Pool)))]
+    responses((status = 200, body = Shown)))]
 async fn one_pool(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -211,13 +220,13 @@ async fn one_pool(
     })?;
     if caller.has(Role::Staff) {
         let version = pool.capacity_version;
-        return Ok(Reply::ok(&Pool::from(pool)).tagged(version));
+        return Ok(Reply::ok(&Shown::Whole(pool.into())).tagged(version));
     }
     // No ETag: what the public sees moves with every sale, and the tag does not.
-    Ok(Reply::ok(&Availability {
+    Ok(Reply::ok(&Shown::Publicly(Availability {
         key: pool.key,
         available: pool.available,
-    }))
+    })))
 }
 
 /// Changes a capacity that is still as it was read.

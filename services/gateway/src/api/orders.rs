@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer,
-    payments::{Method, MethodChoice},
+    payments::{Method, MethodChoice, TOKEN_MAX_CHARS},
     promised,
     shape::{Money, Page, Slice, moment, optional_moment, paged, word},
 };
@@ -393,6 +393,12 @@ impl From<NewItem> for pb::ItemRequest {
 
 fn choice(choice: MethodChoice) -> Result<pb::PaymentMethodChoice, GatewayError> {
     let choice = match choice {
+        MethodChoice::Saved(id) if id.len() > TOKEN_MAX_CHARS => {
+            return Err(GatewayError::Field {
+                field: "payment_method".to_owned(),
+                text: format!("got {} characters, wanted pm_…", id.chars().count()),
+            });
+        }
         MethodChoice::Saved(id) => Choice::Id(id),
         MethodChoice::Inline(method) => {
             let Method { r#type, token } = method.read("payment_method.")?;

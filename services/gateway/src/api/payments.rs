@@ -29,6 +29,9 @@ use crate::{
     reply::Reply,
 };
 
+/// Longest name that a provider knows a card or a store by; longer than any id of a saved method.
+pub(super) const TOKEN_MAX_CHARS: usize = 255;
+
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_methods, save_method))
@@ -247,6 +250,11 @@ impl NewMethod {
             return Err(refused(other.0, &format!("a {} has none", self.r#type)));
         }
         let token = wanted.1.ok_or_else(|| refused(wanted.0, "is missing"))?;
+        let chars = token.chars().count();
+        if chars > TOKEN_MAX_CHARS {
+            let text = format!("got {chars} characters, wanted at most {TOKEN_MAX_CHARS}");
+            return Err(refused(wanted.0, &text));
+        }
         Ok(Method {
             r#type: self.r#type,
             token,

@@ -1,4 +1,5 @@
-//! The pages of this door: a landing page until the app is there, the API's description, what problems mean.
+//! The pages of this door: a landing page until the app is there, the API's description for programs and for people, what
+//! problems mean.
 
 use axum::{
     Router,
@@ -17,7 +18,8 @@ use crate::{
 };
 
 const INDEX: &str = include_str!("../../static/index.html");
-const ASSETS: [(&str, &str, &str); 2] = [
+const DOCS: &str = include_str!("../../static/docs.html");
+const ASSETS: [(&str, &str, &str); 4] = [
     (
         "shop.css",
         "text/css; charset=utf-8",
@@ -28,6 +30,16 @@ const ASSETS: [(&str, &str, &str); 2] = [
         "text/javascript; charset=utf-8",
         include_str!("../../static/shop.js"),
     ),
+    (
+        "docs.css",
+        "text/css; charset=utf-8",
+        include_str!("../../static/docs.css"),
+    ),
+    (
+        "docs.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../static/docs.js"),
+    ),
 ];
 const REVALIDATED: HeaderValue = HeaderValue::from_static("no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -36,14 +48,15 @@ pub(super) fn routes(openapi: &OpenApi) -> Router<Gateway> {
     let openapi = openapi.to_json().expect("a generated document is JSON");
     let openapi = Bytes::from(openapi);
     Router::new()
-        .route("/", get(index))
+        .route("/", get(async || page(INDEX)))
+        .route("/docs", get(async || page(DOCS)))
         .route("/assets/{file}", get(asset))
         .route(&format!("{TYPE_BASE}{{code}}"), get(problem))
         .route("/openapi.json", get(async move || described(openapi)))
 }
 
-async fn index() -> Response {
-    ([(header::CACHE_CONTROL, REVALIDATED)], Html(INDEX)).into_response()
+fn page(text: &'static str) -> Response {
+    ([(header::CACHE_CONTROL, REVALIDATED)], Html(text)).into_response()
 }
 
 async fn asset(Path(wanted): Path<String>) -> Result<Response, Problem> {

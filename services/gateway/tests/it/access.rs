@@ -99,7 +99,13 @@ async fn the_documented_routes_are_the_routes_of_the_table() {
             methods.map(|method| (method.to_uppercase(), path.clone()))
         })
         .collect();
-    let pages = ["/", "/assets/{file}", "/problems/{code}", "/openapi.json"];
+    let pages = [
+        "/",
+        "/docs",
+        "/assets/{file}",
+        "/problems/{code}",
+        "/openapi.json",
+    ];
     // Documented once, as /v1/{service}/healthz.
     let is_health =
         |path: &str| path.ends_with("/healthz") && !path.contains('{') && path != "/healthz";

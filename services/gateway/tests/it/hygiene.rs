@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use holdfast_gateway::ACCESS;
 use holdfast_platform::identity::Role;
 use http::Method;
 use serde_json::json;
 
-use crate::world::{World, basket};
+use crate::world::{Told, World, basket};
 
 const CLIENTS_TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -18,46 +19,141 @@ fn trace_id(traceparent: Option<&str>) -> String {
     parts[1].to_owned()
 }
 
+/// What every answer says, whoever is told whatever.
+const ALWAYS: [(&str, &str); 6] = [
+    (
+        "content-security-policy",
+        "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    ),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    (
+        "strict-transport-security",
+        "max-age=63072000; includeSubDomains",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+];
+/// What is said of an answer itself. Nothing else is: no server's name, no leave for pages from elsewhere.
+const OF_ITSELF: [&str; 15] = [
+    "allow",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "etag",
+    "location",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+    "traceparent",
+    "transfer-encoding",
+    "vary",
+    "www-authenticate",
+    "x-request-id",
+];
+
+fn has_only_the_headers_of_every_answer(told: &Told, at: &str) {
+    let mut said: Vec<(&str, &str)> = told
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")))
+        .filter(|(name, _)| !OF_ITSELF.contains(name))
+        .collect();
+    said.sort_unstable();
+    assert_eq!(said, ALWAYS, "{at}");
+    assert!(told.header("x-request-id").is_some(), "{at}");
+    assert!(told.header("cache-control").is_some(), "{at}");
+    if told.status.as_u16() >= 400 {
+        told.problem();
+    }
+}
+
 #[tokio::test]
-async fn every_answer_carries_the_headers_that_keep_browsers_safe_and_a_request_id_of_its_own() {
+async fn every_answer_of_every_route_carries_the_headers_that_keep_browsers_safe_and_no_others() {
     let world = World::new().await;
-    let mut ids = HashSet::new();
-    for path in [
-        "/",
-        "/healthz",
-        "/v1/orders",
-        "/v1/nothing",
-        "/v1/products/x",
-        "/openapi.json",
+    let admin = world.somebody(Role::Admin);
+    for (method, path, _) in ACCESS {
+        let path = path.replace(['{', '}'], "");
+        for method in [*method, "BREW"] {
+            let ask = || {
+                world
+                    .ask(method.parse().expect("a method"), &path)
+                    .with("origin", "https://elsewhere.example")
+            };
+            let at = format!("{method} {path}");
+            has_only_the_headers_of_every_answer(&ask().send_nothing().await, &at);
+            // Nothing is scripted behind the door: whoever gets there is told of a failure.
+            let told = ask().by(&admin).key("k").send(&json!({})).await;
+            has_only_the_headers_of_every_answer(&told, &at);
+        }
+    }
+    let nowhere = world.get("/v1/nothing").send_nothing().await;
+    has_only_the_headers_of_every_answer(&nowhere, "nowhere");
+}
+
+#[tokio::test]
+async fn pages_from_elsewhere_are_given_no_leave() {
+    let world = World::new().await;
+    for origin in [
+        "null",
+        "https://elsewhere.example",
+        "http://shop.example",
+        "https://shop.example.evil.example",
+        "https://shop.example",
     ] {
-        let told = world
-            .get(path)
-            .with("x-request-id", "mine")
+        let asked = world
+            .ask(Method::OPTIONS, "/v1/orders")
+            .with("origin", origin)
+            .with("access-control-request-method", "POST")
+            .with("access-control-request-headers", "authorization")
             .send_nothing()
             .await;
-        for (name, value) in [
-            (
-                "strict-transport-security",
-                "max-age=63072000; includeSubDomains",
-            ),
-            ("x-content-type-options", "nosniff"),
-            ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
-            ("cross-origin-opener-policy", "same-origin"),
-        ] {
-            assert_eq!(told.header(name), Some(value), "{path}");
+        assert_eq!(asked.problem(), (405, "method_not_allowed".into()));
+        let read = world
+            .get("/v1/users/me")
+            .by(&world.buyer)
+            .with("origin", origin)
+            .send_nothing()
+            .await;
+        // What a form can send without asking for leave is not taken.
+        let simple = world
+            .post("/v1/users/login")
+            .with("origin", origin)
+            .with("content-type", "text/plain")
+            .send_body("{}".into())
+            .await;
+        assert_eq!(simple.problem(), (415, "unsupported_media_type".into()));
+        for told in [asked, read, simple] {
+            let leave = told
+                .headers
+                .keys()
+                .find(|name| name.as_str().starts_with("access-control"));
+            assert_eq!(leave, None, "{origin}");
+            assert!(told.header("set-cookie").is_none());
         }
-        let policy = told.header("content-security-policy").expect("a policy");
-        for part in [
-            "object-src 'none'",
-            "base-uri 'none'",
-            "frame-ancestors 'none'",
-        ] {
-            assert!(policy.contains(part), "{policy}");
-        }
-        assert!(told.header("server").is_none());
-        let id = told.header("x-request-id").expect("an id");
-        assert!(ids.insert(id.to_owned()) && id != "mine", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_called_what_a_proxy_of_ours_calls_it_and_else_by_a_name_of_its_own() {
+    let world = World::behind(&["10.0.0.0/8"]).await;
+    let mut ids = HashSet::new();
+    let mut ask = async |hop: &str, name: &str| {
+        let told = world
+            .get("/v1/nothing")
+            .from(hop)
+            .with("x-request-id", name)
+            .send_nothing()
+            .await;
+        let id = told.header("x-request-id").expect("an id").to_owned();
+        assert!(ids.insert(id.clone()), "{id} twice");
+        id
+    };
+    assert_eq!(ask("10.0.0.1", "mine-1.2_3").await, "mine-1.2_3");
+    assert_ne!(ask("192.0.2.7", "mine-4").await, "mine-4");
+    for name in ["", "a b", "{\"a\":1}", &"x".repeat(129)] {
+        assert_ne!(ask("10.0.0.1", name).await, name);
     }
 }
 
@@ -165,37 +261,39 @@ async fn a_head_is_a_get_without_a_body() {
 }
 
 #[tokio::test]
-async fn the_landing_page_needs_nothing_from_elsewhere() {
+async fn pages_need_nothing_from_elsewhere() {
     let world = World::new().await;
-    let page = world.get("/").send_nothing().await;
-    assert_eq!(
-        page.header("content-type"),
-        Some("text/html; charset=utf-8")
-    );
-    let text = String::from_utf8_lossy(&page.bytes).into_owned();
-    assert!(text.contains("A shop that runs on Holdfast"));
-    assert!(!text.contains("http://") && !text.contains("https://"));
-    for (path, kind) in [
-        ("/assets/shop.css", "text/css"),
-        ("/assets/shop.js", "text/javascript"),
+    for (path, title) in [
+        ("/", "A shop that runs on Holdfast"),
+        ("/docs", "The Holdfast API"),
     ] {
-        assert!(text.contains(path));
-        let asset = world.get(path).send_nothing().await;
-        assert!(
-            asset
-                .header("content-type")
-                .is_some_and(|it| it.starts_with(kind)),
-            "{path}"
+        let page = world.get(path).send_nothing().await;
+        assert_eq!(
+            page.header("content-type"),
+            Some("text/html; charset=utf-8")
         );
+        let text = String::from_utf8_lossy(&page.bytes).into_owned();
+        assert!(text.contains(title), "{path}");
+        // The policy forbids scripts and styles in the page itself.
+        for forbidden in ["http://", "https://", "<style", " style=", " onclick="] {
+            assert!(!text.contains(forbidden), "{path}: {forbidden}");
+        }
+        for (opening, kind) in [("href=\"", "text/css"), ("src=\"", "text/javascript")] {
+            let assets = text.split(opening).skip(1);
+            let assets: Vec<&str> = assets
+                .filter_map(|rest| rest.split('"').next())
+                .filter(|link| link.starts_with("/assets/"))
+                .collect();
+            assert_eq!(assets.len(), 1, "{path}: {assets:?}");
+            let asset = world.get(assets[0]).send_nothing().await;
+            let told = asset.header("content-type");
+            assert!(told.is_some_and(|it| it.starts_with(kind)), "{assets:?}");
+            let text = String::from_utf8_lossy(&asset.bytes).into_owned();
+            assert!(!text.contains("://") && !text.contains("innerHTML"));
+        }
     }
-    assert_eq!(
-        world
-            .get("/assets/..%2fCargo.toml")
-            .send_nothing()
-            .await
-            .status,
-        404
-    );
+    let outside = world.get("/assets/..%2fCargo.toml").send_nothing().await;
+    assert_eq!(outside.status, 404);
 }
 
 #[tokio::test]

@@ -160,6 +160,67 @@ async fn a_head_that_is_too_large_is_refused() {
     served.end().await;
 }
 
+/// Two requests to whoever reads the first one's length otherwise than we do, or none at all.
+#[tokio::test]
+async fn a_request_whose_end_can_be_read_in_two_ways_is_one_request_at_most() {
+    let echo = |body: bytes::Bytes| async move { format!("heard {} bytes", body.len()) };
+    let router = || Router::new().route("/", axum::routing::post(echo));
+    let served = serving(router().route("/hidden", get(async || "hidden")), 100).await;
+    let hidden = "GET /hidden HTTP/1.1\r\nhost: x\r\n\r\n";
+    let length = hidden.len();
+    let chunked = format!("0\r\n\r\n{hidden}");
+    let both = chunked.len();
+    for head in [
+        format!("content-length: {both}\r\ntransfer-encoding: chunked\r\n\r\n{chunked}"),
+        format!("transfer-encoding: chunked\r\ncontent-length: {both}\r\n\r\n{chunked}"),
+        format!("content-length: 0\r\ncontent-length: {length}\r\n\r\n{hidden}"),
+        format!("content-length: 0, {length}\r\n\r\n{hidden}"),
+        format!("content-length: +{length}\r\n\r\n{hidden}"),
+        format!("content-length : {length}\r\n\r\n{hidden}"),
+        format!(" content-length: {length}\r\n\r\n{hidden}"),
+        format!("transfer-encoding: gzip, chunked, identity\r\n\r\n{chunked}"),
+        format!("transfer-encoding: xchunked\r\n\r\n{chunked}"),
+        format!("transfer-encoding: chunked\r\n\r\n0x0\r\n\r\n{hidden}"),
+        format!("x: y\rcontent-length: {length}\r\n\r\n{hidden}"),
+    ] {
+        let mut stream = served.connect().await;
+        let request = format!("POST / HTTP/1.1\r\nhost: x\r\n{head}");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        stream.shutdown().await.ok();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await.ok();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!said.contains("hidden"), "{head:?}: {said}");
+    }
+    served.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_thousand_who_send_a_byte_every_ten_seconds_are_all_cut_off_and_others_are_served() {
+    const SLOW: usize = 2_000;
+    let served = serving(hello(), SLOW + 1).await;
+    let mut slow = Vec::with_capacity(SLOW);
+    for _ in 0..SLOW {
+        let mut stream = served.connect().await;
+        stream.write_all(b"G").await.expect("written");
+        slow.push(stream);
+    }
+    let mut quick = served.connect().await;
+    quick.write_all(REQUEST).await.expect("written");
+    assert!(read_until(&mut quick, "hello").await.contains("hello"));
+    drop(quick);
+    let begun = Instant::now();
+    for mut stream in slow {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        stream.write_all(b"E").await.ok();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+        assert!(rest.is_empty());
+    }
+    assert!(begun.elapsed().as_secs() <= 3 * HEADER_READ_SECS);
+    served.end().await;
+}
+
 #[tokio::test]
 async fn at_the_limit_a_further_client_waits_for_a_place() {
     let served = serving(hello(), 1).await;
