@@ -22,7 +22,7 @@ use sqlx::{Connection, PgConnection};
 use crate::{
     door::{Answer, Door},
     operator::{Operator, Role},
-    server::{Server, log_tail},
+    server::{Server, log_tail, log_text},
     wait,
 };
 
@@ -383,6 +383,22 @@ impl Sandbox {
             format!("--- {name}\n{tail}\n")
         });
         logs.collect()
+    }
+
+    /// All that every process ever logged.
+    pub fn whole_logs(&self) -> String {
+        let names = self.servers.keys();
+        names.map(|name| log_text(&self.folder, name)).collect()
+    }
+
+    /// What the metrics of every process say.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let mut told = String::new();
+        for server in self.servers.values() {
+            let metrics = Door::new(&server.ready.internal).get("/metrics").await?;
+            told.push_str(&String::from_utf8_lossy(&metrics.bytes));
+        }
+        Ok(told)
     }
 
     /// Who runs the binary's other commands on this installation.

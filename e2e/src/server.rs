@@ -178,10 +178,15 @@ fn log_file(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.log"))
 }
 
+/// All that a process wrote to its log, over all its lives.
+pub fn log_text(folder: &Path, name: &str) -> String {
+    let log = fs::read(log_file(folder, name)).unwrap_or_default();
+    String::from_utf8_lossy(&log).into_owned()
+}
+
 /// The last lines a process wrote to its log, over all its lives.
 pub fn log_tail(folder: &Path, name: &str) -> String {
-    let log = fs::read(log_file(folder, name)).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
+    let log = log_text(folder, name);
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(LOG_SHOWN_LINES)..].join("\n")
 }

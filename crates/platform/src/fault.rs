@@ -33,6 +33,9 @@ pub enum FaultCode {
 /// Items of `errors` that one fault carries at most; a status travels in headers, which are bounded.
 pub const FAULT_MAX_ITEMS: usize = 50;
 
+/// Longest text of a fault. It travels in a header, and a header that is too long is lost with all that it says.
+const TEXT_MAX_CHARS: usize = 400;
+
 const DOMAIN: &str = "holdfast";
 const ITEMS: &str = "errors";
 
@@ -54,7 +57,7 @@ impl Fault {
         Self {
             code,
             reason: Cow::Borrowed(reason),
-            text: text.into(),
+            text: bounded(text.into()),
             figures: HashMap::new(),
             items: Vec::new(),
             retry_after: None,
@@ -65,6 +68,7 @@ impl Fault {
     /// A field of the request that cannot be taken.
     pub fn invalid(field: impl Into<String>, text: impl fmt::Display) -> Self {
         let field = field.into();
+        let text = bounded(text.to_string());
         Self::new(
             FaultCode::Invalid,
             "INVALID_ARGUMENT",
@@ -72,7 +76,7 @@ impl Fault {
         )
         .item([
             ("field", Value::from(field)),
-            ("message", Value::from(text.to_string())),
+            ("message", Value::from(text)),
         ])
     }
 
@@ -232,6 +236,18 @@ impl From<Fault> for Status {
     }
 }
 
+/// A text as it may travel: of a long one the middle is left out, for what was got stands before what is wanted.
+fn bounded(text: String) -> String {
+    let chars = text.chars().count();
+    if chars <= TEXT_MAX_CHARS {
+        return text;
+    }
+    let end = TEXT_MAX_CHARS / 2;
+    let head: String = text.chars().take(end).collect();
+    let tail: String = text.chars().skip(chars - end).collect();
+    format!("{head}…{tail}")
+}
+
 const fn grpc_code(code: FaultCode) -> Code {
     match code {
         FaultCode::Invalid => Code::InvalidArgument,
@@ -304,6 +320,17 @@ impl fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_ends_and_arrives() {
+        let got = "x".repeat(100_000);
+        let sent = Fault::invalid("kind", format!("got {got}, wanted good"));
+        let received = Fault::from_status(&Status::from(sent));
+        assert_eq!(received.items()[0]["field"], "kind");
+        let text = received.items()[0]["message"].as_str().expect("a text");
+        assert!(text.starts_with("got xxx") && text.ends_with("xxx, wanted good"));
+        assert!(text.chars().count() <= TEXT_MAX_CHARS + 1);
+    }
 
     #[test]
     fn a_fault_crosses_a_process_border_whole() {

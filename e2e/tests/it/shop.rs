@@ -41,12 +41,7 @@ pub(crate) async fn in_shop(
         Topology::EachAlone => &EACH_ALONE,
     };
     let shop = shared.get_or_try_init(|| Shop::open(topology, &[])).await?;
-    let shop = Shop {
-        sandbox: shop.sandbox.clone(),
-        admin: shop.admin.reconnected(),
-        staff: shop.staff.reconnected(),
-    };
-    shop.watched(scenario).await
+    shop.reconnected().watched(scenario).await
 }
 
 /// Shows what the processes said when a scenario fails, in whichever way.
@@ -71,6 +66,15 @@ impl Shop {
             staff: sandbox.somebody(Role::Staff).await?,
             sandbox: Arc::new(sandbox),
         })
+    }
+
+    /// The same shop on connections of its own: those of another test's runtime end with it.
+    pub(crate) fn reconnected(&self) -> Self {
+        Self {
+            sandbox: self.sandbox.clone(),
+            admin: self.admin.reconnected(),
+            staff: self.staff.reconnected(),
+        }
     }
 
     /// The installation, to do something to it.

@@ -11,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::Segment;
 
 use self::objects::Named;
@@ -44,8 +44,10 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let text = parts.uri.query().unwrap_or_default();
+        refuse_nul(text)?;
         let axum::extract::Query(query) = axum::extract::Query::try_from_uri(&parts.uri)
-            .map_err(|refused| query_refused(&refused))?;
+            .map_err(|refused| query_refused(&refused, text))?;
         Ok(Self(query))
     }
 }
@@ -60,6 +62,13 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > BODY_MAX_BYTES as u64) {
         return Err(too_large());
+    }
+    // Unpacking is work that a few bytes could make without bound.
+    let packed = headers.get(header::CONTENT_ENCODING);
+    if let Some(encoding) = packed.filter(|encoding| *encoding != "identity") {
+        return Err(GatewayError::ContentEncoding {
+            got: shortened(&String::from_utf8_lossy(encoding.as_bytes())),
+        });
     }
     let reading = Limited::new(body, BODY_MAX_BYTES).collect();
     let bytes = tokio::time::timeout(Duration::from_secs(BODY_READ_SECS), reading)
@@ -97,7 +106,7 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, GatewayError>
     let value = serde_path_to_error::deserialize(Named(&mut reader)).map_err(|error| {
         let path = error.path().clone();
         let inner = error.into_inner();
-        if inner.is_data() {
+        if inner.is_data() || is_no_word(&inner, bytes) {
             field_refused(&path, &inner.to_string())
         } else {
             GatewayError::MalformedJson {
@@ -111,19 +120,58 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, GatewayError>
     Ok(value)
 }
 
-fn query_refused(refused: &axum::extract::rejection::QueryRejection) -> GatewayError {
+/// Whether the only thing wrong is that a word was wanted and another type is there, which the format takes for an error
+/// of writing.
+fn is_no_word(error: &serde_json::Error, bytes: &[u8]) -> bool {
+    error.to_string().starts_with(NO_WORD) && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
+const NO_WORD: &str = "expected value";
+
+/// No database takes the character of value zero in a text.
+fn refuse_nul(query: &str) -> Result<(), GatewayError> {
+    match query.split('&').find(|pair| pair.contains("%00")) {
+        None => Ok(()),
+        Some(pair) => Err(GatewayError::Field {
+            field: shortened(pair.split('=').next().unwrap_or_default()),
+            text: objects::NO_NUL.to_owned(),
+        }),
+    }
+}
+
+fn query_refused(refused: &axum::extract::rejection::QueryRejection, query: &str) -> GatewayError {
     let text = refused.body_text();
     let text = text
         .strip_prefix("Failed to deserialize query string: ")
         .unwrap_or(&text);
     let (field, text) = match text.split_once(": ") {
-        Some((field, text)) if !field.contains(' ') => (field.to_owned(), said(text)),
+        Some((field, text)) if !field.contains(' ') => {
+            (field.to_owned(), said_of_value(query, field, text))
+        }
         _ => match named_in(text) {
             Some((name, text)) => (name, text),
             None => ("query".to_owned(), said(text)),
         },
     };
     GatewayError::Field { field, text }
+}
+
+/// Says what was got too, which the readers of single values leave out.
+fn said_of_value(query: &str, field: &str, text: &str) -> String {
+    let wanted = match text {
+        "invalid digit found in string"
+        | "cannot parse integer from empty string"
+        | "number too large to fit in target type"
+        | "number too small to fit in target type" => "a whole number",
+        "provided string was not `true` or `false`" => "true or false",
+        text => return said(text),
+    };
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let got = pairs.find_map(|(name, value)| (name == field).then_some(value));
+    shortened(&format!(
+        "got {:?}, wanted {wanted}",
+        got.unwrap_or_default()
+    ))
 }
 
 /// Says in this API's manner what serde says in its own.
@@ -175,10 +223,14 @@ fn inside(path: &serde_path_to_error::Path, name: &str) -> String {
 }
 
 fn said(text: &str) -> String {
+    if text.starts_with(NO_WORD) {
+        return "got another type, wanted one of the words for it".to_owned();
+    }
     let text = match text.split_once(", expected ") {
         Some((got, wanted)) => {
             let got = got
                 .trim_start_matches("invalid type: ")
+                .trim_start_matches("unknown variant ")
                 .trim_start_matches("invalid value: ");
             let got = match got {
                 "sequence" => "a list",
@@ -200,13 +252,16 @@ fn said(text: &str) -> String {
     shortened(&text)
 }
 
+/// Of a long text the middle is left out, for what was got stands before what is wanted.
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= ERROR_MAX_CHARS {
+    let chars = text.chars().count();
+    if chars <= ERROR_MAX_CHARS {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(ERROR_MAX_CHARS).collect();
-    short.push('…');
-    short
+    let end = ERROR_MAX_CHARS / 2;
+    let head: String = text.chars().take(end).collect();
+    let tail: String = text.chars().skip(chars - end).collect();
+    format!("{head}…{tail}")
 }
 
 #[cfg(test)]
@@ -303,6 +358,15 @@ mod tests {
                 r#"{"items":[{"sku":"A","quantity":1,"price":0}]}"#,
                 "items[0].price: is no field here, wanted one of sku or quantity",
             ),
+            (
+                r#"{"items":[],"way":7}"#,
+                "way: got another type, wanted one of the words for it",
+            ),
+            (r#"{"items":[],"way":"fly"}"#, "way: got `fly`, wanted `by`"),
+            (
+                r#"{"items":[],"note":"a\u0000b"}"#,
+                "note: got a text with a NUL character, wanted one without",
+            ),
             (r#"{"items":[],"items":[]}"#, "items: is given twice"),
             ("[]", "body: got a list, wanted an object"),
         ];
@@ -328,6 +392,10 @@ mod tests {
             r#"{{"items":[{{"sku":"A","quantity":"{}"}}]}}"#,
             "x".repeat(100_000)
         );
-        assert!(refusal(&body).len() < 1_000);
+        let said = refusal(&body);
+        assert!(
+            said.len() < 1_000 && said.ends_with("wanted a whole number"),
+            "{said}"
+        );
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum GatewayError {
     BodyBroken,
     #[error("content-type: got {got:?}, wanted application/json")]
     MediaType { got: String },
+    #[error("content-encoding: got {got:?}, wanted none")]
+    ContentEncoding { got: String },
     #[error("the body is not JSON: {text}")]
     MalformedJson { text: String },
     #[error("{field}: {text}")]
@@ -79,7 +81,9 @@ impl From<GatewayError> for Fault {
             GatewayError::BodyBroken | GatewayError::MalformedJson { .. } => {
                 Fault::new(Invalid, "MALFORMED_BODY", text)
             }
-            GatewayError::MediaType { .. } => Fault::new(Invalid, "UNSUPPORTED_MEDIA_TYPE", text),
+            GatewayError::MediaType { .. } | GatewayError::ContentEncoding { .. } => {
+                Fault::new(Invalid, "UNSUPPORTED_MEDIA_TYPE", text)
+            }
             GatewayError::Field { field, text } => Fault::invalid(field, text),
             GatewayError::NotAvailable { field, .. } => {
                 Fault::new(Invalid, "NOT_AVAILABLE", text).item([("field", Value::from(field))])

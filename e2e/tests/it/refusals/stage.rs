@@ -16,8 +16,14 @@ use crate::shop::{SETTLE_MAX_SECS, Shop, basket, buy, payment_of, settles};
 pub(crate) const SKU: &str = "TSHIRT-M";
 /// More than all tests buy.
 const STOCK: i64 = 1_000_000;
-/// Tables that the platform moves by itself: how far it came, who writes, when it looked.
-const MOVED_BY_ITSELF: [&str; 4] = ["consumer_key", "consumer_position", "fence", "sweep"];
+/// Tables that the platform moves by itself: how far it came, who writes, when it looked. What a saga does shows elsewhere.
+const MOVED_BY_ITSELF: [&str; 5] = [
+    "consumer_key",
+    "consumer_position",
+    "fence",
+    "saga",
+    "sweep",
+];
 
 /// What must be there before an operation is asked.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +75,12 @@ pub(crate) async fn on_stage(
 }
 
 impl Stage {
-    pub(crate) async fn open(topology: Topology) -> anyhow::Result<Self> {
-        let shop = Shop::open(topology, &[]).await?;
+    async fn open(topology: Topology) -> anyhow::Result<Self> {
+        Self::in_shop(Shop::open(topology, &[]).await?).await
+    }
+
+    /// A stage in a shop where others may be at the same time.
+    pub(crate) async fn in_shop(shop: Shop) -> anyhow::Result<Self> {
         let stage = Self {
             contract: Contract::of(&shop.sandbox.door()?).await?,
             nobody: shop.sandbox.door()?,
@@ -92,11 +102,7 @@ impl Stage {
     /// The same on connections of its own: those of another test's runtime end with it.
     fn reconnected(&self) -> Self {
         Self {
-            shop: Shop {
-                sandbox: self.shop.sandbox.clone(),
-                admin: self.shop.admin.reconnected(),
-                staff: self.shop.staff.reconnected(),
-            },
+            shop: self.shop.reconnected(),
             contract: self.contract.clone(),
             nobody: self.nobody.reconnected(),
             owner: self.owner.reconnected(),
@@ -333,7 +339,7 @@ pub(crate) fn changed(asking: Asking, place: &str, value: &Value) -> anyhow::Res
     Ok(asking.with_json(Some(&body)))
 }
 
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     RequestId::generate().uuid().simple().to_string()
 }
 

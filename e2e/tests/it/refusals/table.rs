@@ -79,6 +79,17 @@ pub(crate) const TABLE: &[Row] = &[
     row("POST /v1/payments/{id}/sandbox/pay", Thing::Slip,              [401, 200, 404, 200, 200]),
 ];
 
+impl Row {
+    /// Somebody who may ask this, the owner before others.
+    pub(crate) fn admitted(&self) -> Asker {
+        let refusals = [401, 403, 404];
+        let told = |asker: &Asker| self.told[*asker as usize];
+        let mut askers = [Asker::Owner, Asker::Staff, Asker::Admin].into_iter();
+        let admitted = askers.find(|asker| !refusals.contains(&told(asker)));
+        admitted.expect("an operation is for somebody")
+    }
+}
+
 /// The row of an operation.
 pub(crate) fn row_of(operation: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.operation == operation)

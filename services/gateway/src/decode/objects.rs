@@ -1,8 +1,9 @@
-//! Objects by their members' names only.
+//! Objects by their members' names only, and texts that can be kept.
 //!
 //! Derived readers of structs also take a list, by the order in which the members happen to be declared; nobody was
 //! promised an order. The format cannot be told otherwise, so this stands between it and every value in a body, at
-//! whatever depth, and passes on all but a list where a struct is read.
+//! whatever depth, and passes on all but a list where a struct is read, and texts with the character of value zero, which
+//! no database takes.
 
 use std::fmt;
 
@@ -13,6 +14,9 @@ use serde::{
     },
     forward_to_deserialize_any,
 };
+
+/// What is said of a text with the character of value zero.
+pub(super) const NO_NUL: &str = "got a text with a NUL character, wanted one without";
 
 /// What is read (a format, its parts) or reads (a visitor, a seed) under that rule.
 pub(super) struct Named<T>(pub(super) T);
@@ -81,7 +85,19 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Named<V> {
 
     pass_on! {
         visit_bool(bool) visit_i64(i64) visit_i128(i128) visit_u64(u64) visit_u128(u128) visit_f64(f64)
-        visit_str(&str) visit_borrowed_str(&'de str) visit_string(String)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<V::Value, E> {
+        self.0.visit_str(without_nul(text)?)
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<V::Value, E> {
+        self.0.visit_borrowed_str(without_nul(text)?)
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<V::Value, E> {
+        without_nul(&text)?;
+        self.0.visit_string(text)
     }
 
     fn visit_none<E: Error>(self) -> Result<V::Value, E> {
@@ -111,6 +127,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Named<V> {
     fn visit_enum<A: EnumAccess<'de>>(self, choice: A) -> Result<V::Value, A::Error> {
         self.0.visit_enum(Named(choice))
     }
+}
+
+fn without_nul<E: Error>(text: &str) -> Result<&str, E> {
+    if text.contains('\0') {
+        return Err(E::custom(NO_NUL));
+    }
+    Ok(text)
 }
 
 /// A struct is read of a map; all else is refused by what its own visitor expects.
@@ -160,7 +183,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Named<A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
-        self.0.next_key_seed(seed)
+        self.0.next_key_seed(Named(seed))
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
