@@ -1,5 +1,5 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
-.PHONY: demo test lint fmt replay bench graph deny packages
+.PHONY: demo test lint fmt replay bench graph deny fuzz packages
 
 # What programs are built with; what measures takes release, for figures of unoptimised programs say nothing.
 PROFILE ?= dev
@@ -48,6 +48,13 @@ graph:
 CHECKS ?= bans licenses sources
 deny:
 	cargo deny --locked check $(CHECKS)
+
+# Feeds what we read from outside with whatever a fuzzer thinks of, FUZZ_SECS each. Needs a nightly compiler and cargo-fuzz
+# (`cargo install cargo-fuzz --locked`); what is worth keeping goes to fuzz/corpus, which `make test` replays.
+FUZZ_SECS ?= 60
+FUZZED = product_file cursor authorization
+fuzz: packages
+	for target in $(FUZZED); do cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) || exit 1; done
 
 packages:
 	@scripts/system-packages

@@ -26,6 +26,7 @@ mod buying;
 mod crowds;
 mod ending;
 mod failpoints;
+mod fuzzed;
 mod keys;
 mod late_money;
 mod people;
