@@ -1,5 +1,5 @@
 # Two commands set everything up on a fresh Debian or Ubuntu with Rust and Node: `make demo` and `make test`.
-.PHONY: demo test lint fmt replay bench graph deny fuzz packages
+.PHONY: demo test lint fmt replay bench graph deny schemathesis fuzz packages
 
 # What programs are built with; what measures takes release, for figures of unoptimised programs say nothing.
 PROFILE ?= dev
@@ -48,6 +48,12 @@ graph:
 CHECKS ?= bans licenses sources
 deny:
 	cargo deny --locked check $(CHECKS)
+
+# Asks a server all that its description allows and much that it does not (scripts/schemathesis). Needs Python and PyPI, which
+# is why it is not part of `make test`; CI runs it.
+schemathesis: packages
+	cargo build --locked --package holdfast
+	scripts/schemathesis target/debug/holdfast
 
 # Feeds what we read from outside with whatever a fuzzer thinks of, FUZZ_SECS each. Needs a nightly compiler and cargo-fuzz
 # (`cargo install cargo-fuzz --locked`); what is worth keeping goes to fuzz/corpus, which `make test` replays.
