@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use holdfast_kernel::RequestId;
+use holdfast_kernel::{Id, RequestId, id};
 use holdfast_testkit::Installation;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -229,16 +229,22 @@ impl Sandbox {
             let made = answered(&door, "/v1/users/register", &account).await?;
             // Whom a busy service sent away it may have registered all the same.
             ensure!(matches!(made.status, 201 | 409), "{made:?}");
+            let login = json!({"email": email, "password": password});
+            let mut tokened = answered(&door, "/v1/users/login", &login).await?.is(200)?;
             if role != Role::User {
+                // Addresses lie sealed in the book; by its id an account is found.
+                let token = tokened["access_token"].as_str().unwrap_or_default();
+                let me = door.with_token(token).read("/v1/users/me").await?;
+                let account: Id<id::User> = me["id"].as_str().unwrap_or_default().parse()?;
                 let mut book = self.book(AUTH).await?;
-                sqlx::query("UPDATE account SET role = $1 WHERE email = $2")
+                let promoted = sqlx::query("UPDATE account SET role = $1 WHERE id = $2")
                     .bind(role.as_str())
-                    .bind(&email)
+                    .bind(account.uuid())
                     .execute(&mut book)
                     .await?;
+                ensure!(promoted.rows_affected() == 1, "{me} is in no book");
+                tokened = answered(&door, "/v1/users/login", &login).await?.is(200)?;
             }
-            let login = json!({"email": email, "password": password});
-            let tokened = answered(&door, "/v1/users/login", &login).await?.is(200)?;
             let token = tokened["access_token"].as_str();
             tokens.push(token.context("a login gives an access token")?.to_owned());
         }
