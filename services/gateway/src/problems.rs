@@ -198,6 +198,17 @@ impl Problem {
         self.status() == StatusCode::PAYMENT_REQUIRED
     }
 
+    /// The same refusal, with a field called as clients of this door call it.
+    pub(crate) fn calling(mut self, field: &str, here: &str) -> Self {
+        for error in self.errors.iter_mut().filter(|it| it["field"] == field) {
+            error["field"] = here.into();
+        }
+        if let Some(rest) = self.detail.strip_prefix(&format!("{field}:")) {
+            self.detail = format!("{here}:{rest}");
+        }
+        self
+    }
+
     /// The body, in a fixed order of members.
     pub(crate) fn body(&self) -> Vec<u8> {
         let mut members = Map::new();

@@ -39,6 +39,16 @@ pub(crate) enum Thing {
     Pool,
     /// A product, with its ETag.
     Product,
+    /// The account of the owner.
+    OwnersAccount,
+    /// An account of somebody who does nothing else.
+    Account,
+    /// A session of an owner who does nothing else.
+    Session,
+    /// An address of an owner who does nothing else, with its ETag.
+    Address,
+    /// The asker has registered with the password of the examples.
+    Ada,
     /// The asker is somebody who does nothing else: what is asked changes who they are.
     SomebodyNew,
     /// A refresh token that was not used.
@@ -181,6 +191,49 @@ impl Stage {
                     .tagged(asking, operation, &format!("/v1/products/{id}"))
                     .await?;
             }
+            Thing::OwnersAccount => {
+                asking.path = operation
+                    .path
+                    .replace("{id}", &account_of(&self.owner).await?);
+            }
+            Thing::Account => {
+                let somebody = self.shop.buyer().await?;
+                asking.path = operation
+                    .path
+                    .replace("{id}", &account_of(&somebody).await?);
+            }
+            Thing::Session => {
+                let owner = self.shop.buyer().await?;
+                let sessions = owner.read("/v1/users/me/sessions").await?;
+                let id = sessions["data"][0]["id"].as_str();
+                asking.path = operation
+                    .path
+                    .replace("{id}", id.context("a session's id")?);
+                if asker == Asker::Owner {
+                    door = owner;
+                }
+            }
+            Thing::Address => {
+                let owner = self.shop.buyer().await?;
+                let body = self.example_body("POST /v1/users/me/addresses")?;
+                let made = owner.post("/v1/users/me/addresses", &body).await?;
+                let tag = made
+                    .header("etag")
+                    .context("an address has an ETag")?
+                    .to_owned();
+                let made = made.is(201)?;
+                let id = made["id"].as_str().context("an address has an id")?;
+                asking.path = operation.path.replace("{id}", id);
+                asking = asking.with("if-match", &tag);
+                if asker == Asker::Owner {
+                    door = owner;
+                }
+            }
+            Thing::Ada => {
+                if asker != Asker::Nobody {
+                    door = self.new_ada().await?;
+                }
+            }
             Thing::SomebodyNew => {
                 let role = match asker {
                     Asker::Nobody => None,
@@ -215,6 +268,27 @@ impl Stage {
         let mut body = basket(&[(SKU, 1)], "sandbox_ok");
         change(&mut body);
         self.owner.post("/v1/orders", &body).await?.is(201)
+    }
+
+    /// Somebody who registered and logged in as the examples do, under an address of their own.
+    async fn new_ada(&self) -> anyhow::Result<Door> {
+        let mut account = self.example_body("POST /v1/users/register")?;
+        account["email"] = json!(format!("{}@holdfast.example", unique()));
+        let made = self
+            .nobody
+            .post_without_key("/v1/users/register", &account)
+            .await?;
+        made.is(201)?;
+        let login = json!({"email": account["email"], "password": account["password"]});
+        let tokens = self
+            .nobody
+            .post_without_key("/v1/users/login", &login)
+            .await?
+            .is(200)?;
+        let token = tokens["access_token"]
+            .as_str()
+            .context("a login gives a token")?;
+        Ok(self.nobody.with_token(token))
     }
 
     async fn new_product(&self) -> anyhow::Result<(String, Value)> {
@@ -337,6 +411,14 @@ pub(crate) fn changed(asking: Asking, place: &str, value: &Value) -> anyhow::Res
         .with_context(|| format!("nothing at {place}"))?;
     *part = value.clone();
     Ok(asking.with_json(Some(&body)))
+}
+
+async fn account_of(door: &Door) -> anyhow::Result<String> {
+    let me = door.read("/v1/users/me").await?;
+    Ok(me["id"]
+        .as_str()
+        .context("an account has an id")?
+        .to_owned())
 }
 
 pub(crate) fn unique() -> String {

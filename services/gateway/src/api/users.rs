@@ -238,7 +238,8 @@ async fn change_my_password(
         current: asked.current,
         new: asked.new,
     });
-    gateway.peers.auth.clone().change_password(request).await?;
+    let changing = gateway.peers.auth.clone().change_password(request).await;
+    changing.map_err(|refused| Problem::from(refused).calling("password", "new"))?;
     Ok(Reply::nothing())
 }
 
