@@ -60,6 +60,7 @@ schemathesis: packages
 FUZZ_SECS ?= 60
 FUZZED = product_file cursor authorization
 fuzz: packages
+	cp Cargo.lock fuzz/Cargo.lock
 	for target in $(FUZZED); do cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) || exit 1; done
 
 packages:

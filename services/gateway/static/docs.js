@@ -51,26 +51,27 @@ function row(list, name, kind, parts) {
   list.append(element("dt", name), line);
 }
 
-function fields(description, schema) {
+function fields(description, schema, needed) {
   const seen = resolve(description, schema);
   const choices = (seen.oneOf ?? seen.anyOf ?? []).map((choice) => resolve(description, choice));
   const shape = seen.properties ? seen : choices.find((choice) => choice.properties);
   if (!shape) return null;
   const list = element("dl");
   for (const [name, part] of Object.entries(shape.properties)) {
-    const needed = shape.required?.includes(name) ? "needed" : "";
+    const must = shape.required?.includes(name) ? needed : "";
     const text = part.description ?? resolve(description, part).description;
-    row(list, name, kindOf(description, part), [needed, text, ...bounds(part)]);
+    row(list, name, kindOf(description, part), [must, text, ...bounds(part)]);
   }
   return list;
 }
 
-function body(description, title, content) {
+// What is taken says what is needed; what is answered is all there.
+function body(description, title, content, needed = "") {
   const part = document.createDocumentFragment();
   const [kind, told] = Object.entries(content ?? {})[0] ?? [];
   if (!told) return part;
   part.append(element("h4", `${title} · ${kind}`));
-  const list = fields(description, told.schema);
+  const list = fields(description, told.schema, needed);
   if (list) part.append(list);
   if (told.example !== undefined) part.append(element("pre", JSON.stringify(told.example, null, 2)));
   return part;
@@ -90,7 +91,7 @@ function card(description, path, method, operation) {
     }
     made.append(element("h4", "Takes"), list);
   }
-  made.append(body(description, "Body", operation.requestBody?.content));
+  made.append(body(description, "Body", operation.requestBody?.content, "needed"));
   for (const [status, answer] of Object.entries(operation.responses)) {
     if (status === "default") continue;
     if (answer.content) made.append(body(description, `Answers ${status}`, answer.content));
