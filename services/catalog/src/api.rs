@@ -1,4 +1,6 @@
-//! The door: decode, authorise, act, encode.
+//! The door: decode, authorise, act, encode. What takes more than a screen has a file named for its verb.
+
+mod categorize;
 
 use std::collections::HashMap;
 
@@ -31,10 +33,15 @@ use crate::{
 
 /// Who may call what.
 pub const ACCESS: AccessTable = &[
+    ("CreateCategory", Access::Admin),
     ("CreateProduct", Access::Admin),
+    ("DeleteCategory", Access::Admin),
+    ("GetCategory", Access::Anyone),
     ("GetProduct", Access::Anyone),
+    ("ListCategories", Access::Anyone),
     ("ListProducts", Access::Anyone),
     ("QuoteVariants", Access::UserOr(&["orders", "bookings"])),
+    ("UpdateCategory", Access::Admin),
     ("UpdateProduct", Access::Admin),
 ];
 
@@ -132,10 +139,14 @@ impl CatalogService for Api {
         let asked = request.page.unwrap_or_default();
         let size = page::page_size(asked.size).map_err(CatalogError::from)?;
         let place = page::read_token(&asked.token).map_err(CatalogError::from)?;
-        let category = Some(request.category.as_str()).filter(|slug| !slug.is_empty());
 
         let mut db = database::acquire(&self.context.database).await?;
-        let mut products = store::list_products(&mut db, category, drafts, place, size + 1).await?;
+        let categories = match request.category.as_str() {
+            "" => None,
+            slug => Some(store::category_and_below(&mut db, slug).await?),
+        };
+        let mut products =
+            store::list_products(&mut db, categories.as_deref(), drafts, place, size + 1).await?;
         drop(db);
         let more = products.len() as i64 > size;
         products.truncate(size as usize);
@@ -188,6 +199,52 @@ impl CatalogService for Api {
         Ok(Response::new(pb::UpdateProductResponse {
             product: Some(self.encode_one(product).await?),
         }))
+    }
+
+    /// The whole tree with how many products are in each branch.
+    async fn list_categories(
+        &self,
+        _: Request<pb::ListCategoriesRequest>,
+    ) -> Result<Response<pb::ListCategoriesResponse>, Status> {
+        let categories = self.categories().await?;
+        Ok(Response::new(pb::ListCategoriesResponse { categories }))
+    }
+
+    /// One category.
+    async fn get_category(
+        &self,
+        request: Request<pb::GetCategoryRequest>,
+    ) -> Result<Response<pb::GetCategoryResponse>, Status> {
+        let category = Some(self.category(&request.into_inner().slug).await?);
+        Ok(Response::new(pb::GetCategoryResponse { category }))
+    }
+
+    /// Hangs a new category into the tree.
+    async fn create_category(
+        &self,
+        request: Request<pb::CreateCategoryRequest>,
+    ) -> Result<Response<pb::CreateCategoryResponse>, Status> {
+        let now = time::to_micros(self.context.clock.now());
+        let category = Some(self.make_category(request.into_inner(), now).await?);
+        Ok(Response::new(pb::CreateCategoryResponse { category }))
+    }
+
+    /// Renames, moves or gives another slug.
+    async fn update_category(
+        &self,
+        request: Request<pb::UpdateCategoryRequest>,
+    ) -> Result<Response<pb::UpdateCategoryResponse>, Status> {
+        let category = Some(self.change_category(request.into_inner()).await?);
+        Ok(Response::new(pb::UpdateCategoryResponse { category }))
+    }
+
+    /// Takes an empty category out of the tree.
+    async fn delete_category(
+        &self,
+        request: Request<pb::DeleteCategoryRequest>,
+    ) -> Result<Response<pb::DeleteCategoryResponse>, Status> {
+        self.remove_category(request.into_inner()).await?;
+        Ok(Response::new(pb::DeleteCategoryResponse {}))
     }
 }
 

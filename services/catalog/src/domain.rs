@@ -1,5 +1,7 @@
 //! Products, their variants, and what they may look like.
 
+pub(crate) mod category;
+
 use std::collections::{BTreeMap, HashSet};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
@@ -98,14 +100,8 @@ impl Draft {
     pub(crate) fn check(&self) -> Result<(), CatalogError> {
         within("name", &self.name, 1, NAME_MAX_CHARS)?;
         within("description", &self.description, 0, DESCRIPTION_MAX_CHARS)?;
-        if let Some(category) = &self.category
-            && slug(category) != *category
-        {
-            let wanted = "lower-case letters, digits and single hyphens";
-            return Err(refused(
-                "category",
-                format!("{category:?} is no slug: {wanted}"),
-            ));
+        if let Some(category) = &self.category {
+            category::check_slug("category", category)?;
         }
         counted("images", self.images.len(), 0, IMAGES_MAX_ENTRIES)?;
         for (at, image) in self.images.iter().enumerate() {

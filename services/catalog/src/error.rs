@@ -1,6 +1,6 @@
 //! How this service refuses.
 
-use holdfast_kernel::{Currency, Sku, page::InvalidPage};
+use holdfast_kernel::{Currency, Id, Sku, id, page::InvalidPage};
 use holdfast_platform::fault::{Fault, FaultCode};
 use serde_json::Value;
 use tonic::Status;
@@ -31,8 +31,24 @@ pub(crate) enum CatalogError {
     UnknownProduct,
     #[error("the product is at version {actual}, not {expected}; read it again")]
     ProductChanged { expected: i64, actual: i64 },
-    #[error("this idempotency key made another product")]
+    #[error("this idempotency key made something else")]
     KeyReused,
+    #[error("no such category")]
+    UnknownCategory,
+    #[error("category {0} is there already")]
+    CategoryExists(String),
+    #[error("the category is at version {actual}, not {expected}; read it again")]
+    CategoryChanged { expected: i64, actual: i64 },
+    #[error("category {category} cannot hang below {parent}, which hangs below it")]
+    CategoryCycle { category: String, parent: String },
+    #[error("{0}")]
+    CategoryTreeFull(String),
+    /// Some of what hangs on it.
+    #[error("the category has {} categories below it and products in it, {} of them named here", .children.len(), .products.len())]
+    CategoryInUse {
+        children: Vec<String>,
+        products: Vec<Id<id::Product>>,
+    },
     #[error("a row in the database cannot be read: {0}")]
     Unreadable(String),
     #[error(transparent)]
@@ -65,10 +81,40 @@ impl From<CatalogError> for Fault {
             CatalogError::KeyReused => {
                 Fault::new(FaultCode::Invalid, "IDEMPOTENCY_KEY_REUSED", text)
             }
+            CatalogError::UnknownCategory => {
+                Fault::new(FaultCode::NotFound, "UNKNOWN_CATEGORY", text)
+            }
+            CatalogError::CategoryExists(_) => {
+                Fault::new(FaultCode::Conflict, "CATEGORY_EXISTS", text)
+            }
+            CatalogError::CategoryChanged { actual, .. } => {
+                Fault::new(FaultCode::Conflict, "CATEGORY_CHANGED", text).with("version", actual)
+            }
+            CatalogError::CategoryCycle { .. } => {
+                Fault::new(FaultCode::Conflict, "CATEGORY_CYCLE", text)
+            }
+            CatalogError::CategoryTreeFull(_) => {
+                Fault::new(FaultCode::Conflict, "CATEGORY_TREE_FULL", text)
+            }
+            CatalogError::CategoryInUse { children, products } => {
+                let fault = Fault::new(FaultCode::Conflict, "CATEGORY_IN_USE", text);
+                let fault = children.into_iter().fold(fault, |fault, child| {
+                    fault.item([("category", Value::from(child))])
+                });
+                products.into_iter().fold(fault, |fault, product| {
+                    fault.item([("product", Value::from(product.to_string()))])
+                })
+            }
             CatalogError::Unreadable(_) => Fault::internal(error),
             CatalogError::Peer(fault) => *fault,
             CatalogError::Database(error) => Fault::from(error),
         }
+    }
+}
+
+impl From<Fault> for CatalogError {
+    fn from(fault: Fault) -> Self {
+        Self::Peer(Box::new(fault))
     }
 }
 

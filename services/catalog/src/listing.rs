@@ -7,10 +7,14 @@
 use holdfast_kernel::{Id, RequestId, Timestamp, id};
 use holdfast_platform::{database, fault::Fault, service::Context};
 use holdfast_proto::inventory::v1 as ledger;
+use sqlx::PgConnection;
 
 use crate::{
     Peers,
-    domain::{Draft, Product, Status},
+    domain::{
+        Draft, Product, Status,
+        category::{Category, Tree},
+    },
     error::CatalogError,
     messages, store,
 };
@@ -42,7 +46,7 @@ pub(crate) async fn list(
             let mut db = context.database.acquire().await?;
             store::delete_draft(&mut db, id).await?;
         }
-        return Err(Box::new(refusal).into());
+        return Err(refusal.into());
     }
     match listing.status {
         Status::Published => put(id, Status::Published, None, context, now).await,
@@ -63,7 +67,7 @@ pub(crate) async fn put(
     context: &Context,
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
-    let mut tx = database::begin(&context.database).await.map_err(Box::new)?;
+    let mut tx = database::begin(&context.database).await?;
     let before = store::lock_product(&mut tx, id)
         .await?
         .ok_or(CatalogError::UnknownProduct)?;
@@ -73,7 +77,7 @@ pub(crate) async fn put(
         store::save_status(&mut tx, &product).await?;
         messages::announce_updated(&mut tx, &product, now).await?;
     }
-    database::commit(tx).await.map_err(Box::new)?;
+    database::commit(tx).await?;
     Ok(product)
 }
 
@@ -83,7 +87,7 @@ async fn write_draft(
     context: &Context,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    let mut tx = database::begin(&context.database).await.map_err(Box::new)?;
+    let mut tx = database::begin(&context.database).await?;
     if let Some(fingerprint) = store::find_fingerprint(&mut tx, id).await? {
         return if fingerprint == listing.fingerprint {
             Ok(())
@@ -102,7 +106,7 @@ async fn write_draft(
         return Err(CatalogError::SkuTaken(taken));
     }
     if let Some(category) = &draft.category {
-        store::ensure_category(&mut tx, category, now).await?;
+        ensure_category(&mut tx, category, now).await?;
     }
     let mut slug = draft.slug();
     if store::lock_slug(&mut tx, &slug).await? {
@@ -119,8 +123,32 @@ async fn write_draft(
     };
     store::insert_product(&mut tx, &product, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
-    database::commit(tx).await.map_err(Box::new)?;
+    database::commit(tx).await?;
     Ok(())
+}
+
+/// Makes a root of that slug unless there is a category of it.
+async fn ensure_category(
+    db: &mut PgConnection,
+    slug: &str,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    if store::category_exists(db, slug).await? {
+        return Ok(());
+    }
+    store::lock_tree(db).await?;
+    let tree = Tree::new(store::list_categories(db).await?);
+    if tree.get(slug).is_some() {
+        return Ok(());
+    }
+    tree.has_room()?;
+    let category = Category {
+        slug: slug.to_owned(),
+        name: slug.to_owned(),
+        parent: None,
+        version: 1,
+    };
+    store::insert_category(db, &category, None, now).await
 }
 
 /// Letters of the id that tell products of the same name apart.

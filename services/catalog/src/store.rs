@@ -1,4 +1,6 @@
-//! Every statement on categories, products and variants.
+//! Every statement: on products and variants here, on categories in a file of their own.
+
+mod category;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +8,8 @@ use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
 use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
+
+pub(crate) use category::*;
 
 use crate::{
     domain::{Draft, Product, Status, Variant},
@@ -33,22 +37,6 @@ pub(crate) async fn find_fingerprint(
             .fetch_optional(db)
             .await?,
     )
-}
-
-/// Makes the category if it is new.
-pub(crate) async fn ensure_category(
-    db: &mut PgConnection,
-    slug: &str,
-    now: Timestamp,
-) -> Result<(), CatalogError> {
-    sqlx::query(
-        "INSERT INTO category (slug, created_at) VALUES ($1, $2) ON CONFLICT (slug) DO NOTHING",
-    )
-    .bind(slug)
-    .bind(now.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Whether the slug is taken. Nobody else takes it until the transaction ends.
@@ -202,10 +190,10 @@ pub(crate) async fn find_product_by_slug(
     Ok(with_variants(db, row.into_iter().collect()).await?.pop())
 }
 
-/// Products newest first, from behind `place` on; drafts only where they are asked for.
+/// Products newest first, from behind `place` on, of these categories or of all; drafts only where they are asked for.
 pub(crate) async fn list_products(
     db: &mut PgConnection,
-    category: Option<&str>,
+    categories: Option<&[String]>,
     drafts: bool,
     place: Option<ListPlace>,
     limit: i64,
@@ -219,13 +207,13 @@ pub(crate) async fn list_products(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
          FROM product
          WHERE (status = 'published' OR $1)
-           AND ($2::text IS NULL OR category = $2)
+           AND ($2::text[] IS NULL OR category = ANY ($2))
            AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
          ORDER BY created_at DESC, id DESC
          LIMIT $5",
     )
     .bind(drafts)
-    .bind(category)
+    .bind(categories)
     .bind(at.map(ToSqlx::to_sqlx))
     .bind(id)
     .bind(limit)

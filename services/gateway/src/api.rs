@@ -1,5 +1,6 @@
 //! The routes: a file a resource, a handler a route, each decoding, calling and encoding.
 
+mod categories;
 mod description;
 mod examples;
 mod health;
@@ -56,6 +57,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(issuer::routes())
         .merge(users::routes())
         .merge(products::routes())
+        .merge(categories::routes())
         .merge(inventory::routes())
         .merge(orders::routes())
         .merge(payments::routes())

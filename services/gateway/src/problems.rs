@@ -80,6 +80,12 @@ pub const REASONS: &[Reason] = &[
     reason("PROFILE_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     // catalog
     reason("UNKNOWN_PRODUCT", 404, "unknown_product", "There is no such product."),
+    reason("UNKNOWN_CATEGORY", 404, "unknown_category", "There is no such category."),
+    reason("CATEGORY_EXISTS", 409, "category_exists", "There is a category of this slug already."),
+    reason("CATEGORY_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
+    reason("CATEGORY_CYCLE", 409, "category_cycle", "A category cannot hang below itself."),
+    reason("CATEGORY_TREE_FULL", 409, "category_tree_full", "The tree of categories has no room there."),
+    reason("CATEGORY_IN_USE", 409, "category_in_use", "Products or categories hang on this category."),
     reason("SKU_TAKEN", 409, "sku_taken", "Another product has this SKU."),
     // inventory
     reason("UNKNOWN_POOL", 404, "unknown_pool", "Nothing of that key is kept in stock."),

@@ -15,6 +15,7 @@ fn at(path: &str) -> String {
         .replace("{code}", "not_found")
         .replace("{id}", "ord_1")
         .replace("{key}", "A")
+        .replace("{slug}", "clothing")
 }
 
 #[tokio::test]

@@ -47,6 +47,11 @@ scripted_peer! {
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
         update_product(catalog::UpdateProductRequest) -> catalog::UpdateProductResponse;
+        list_categories(catalog::ListCategoriesRequest) -> catalog::ListCategoriesResponse;
+        get_category(catalog::GetCategoryRequest) -> catalog::GetCategoryResponse;
+        create_category(catalog::CreateCategoryRequest) -> catalog::CreateCategoryResponse;
+        update_category(catalog::UpdateCategoryRequest) -> catalog::UpdateCategoryResponse;
+        delete_category(catalog::DeleteCategoryRequest) -> catalog::DeleteCategoryResponse;
     }
 }
 

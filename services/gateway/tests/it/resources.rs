@@ -9,7 +9,7 @@ use holdfast_proto::{
     orders::v1 as orders, page::v1::PageInfo, payments::v1 as payments, users::v1 as users,
 };
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{World, basket, confirmed};
 
@@ -611,6 +611,81 @@ async fn products_are_made_listed_and_read() {
     assert_eq!(
         (asked.category.as_str(), page.size, page.token.as_str()),
         ("shirts", 1, "5b5d")
+    );
+}
+
+#[tokio::test]
+async fn categories_are_shown_as_a_tree_and_changed_as_they_were_read() {
+    let world = World::new().await;
+    let category = |slug: &str, parent: &str, products| catalog::Category {
+        slug: slug.to_owned(),
+        name: slug.to_uppercase(),
+        parent: parent.to_owned(),
+        products,
+        version: 3,
+    };
+    world
+        .catalog
+        .list_categories
+        .then(Ok(catalog::ListCategoriesResponse {
+            categories: vec![
+                category("a", "", 3),
+                category("b", "a", 2),
+                category("c", "a", 0),
+                category("d", "", 0),
+            ],
+        }));
+    let told = world.get("/v1/categories").send_nothing().await.json();
+    let shown = |slug: &str, parent: Value, products: i64, children: Value| json!({"slug": slug, "name": slug.to_uppercase(), "parent": parent, "products": products, "children": children});
+    assert_eq!(
+        told["data"],
+        json!([
+            shown(
+                "a",
+                Value::Null,
+                3,
+                json!([
+                    shown("b", json!("a"), 2, json!([])),
+                    shown("c", json!("a"), 0, json!([]))
+                ])
+            ),
+            shown("d", Value::Null, 0, json!([])),
+        ])
+    );
+
+    let admin = world.somebody(Role::Admin);
+    let patch = || world.ask(Method::PATCH, "/v1/categories/b").by(&admin);
+    let bare = patch().send(&json!({"parent": null})).await;
+    assert_eq!(bare.problem(), (428, "precondition_required".into()));
+    world.catalog.update_category.otherwise(move |_| {
+        Ok(catalog::UpdateCategoryResponse {
+            category: Some(catalog::Category {
+                slug: "b".to_owned(),
+                version: 4,
+                ..catalog::Category::default()
+            }),
+        })
+    });
+    let told = patch()
+        .with("if-match", "\"3\"")
+        .send(&json!({"parent": null}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"4\""))
+    );
+    patch()
+        .with("if-match", "\"4\"")
+        .send(&json!({"name": "B"}))
+        .await;
+    let asked = world.catalog.update_category.asked();
+    assert_eq!(
+        (asked[0].parent.as_deref(), asked[0].expected_version),
+        (Some(""), 3)
+    );
+    assert_eq!(
+        (asked[1].parent.as_deref(), asked[1].name.as_deref()),
+        (None, Some("B"))
     );
 }
 
