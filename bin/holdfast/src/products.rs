@@ -189,16 +189,28 @@ impl ProductFile {
                 "variants": product.variants,
                 "status": "draft",
             });
-            let made = admin.post("/v1/products", &key, &body).await?;
-            ids.push(made["id"].as_str().unwrap_or_default().to_owned());
+            let (made, tag) = admin.post_tagged("/v1/products", &key, &body).await?;
+            ids.push((made["id"].as_str().unwrap_or_default().to_owned(), tag));
             progress.inc(1);
         }
-        for id in ids {
-            let publish = json!({"status": "published"});
-            admin.patch(&format!("/v1/products/{id}"), &publish).await?;
+        for (id, tag) in ids {
+            publish(admin, &id, &tag).await?;
             progress.inc(1);
         }
         Ok(())
+    }
+}
+
+/// Puts a product on sale that is as this command left it, or as somebody has changed it since.
+async fn publish(admin: &Client, id: &str, tag: &str) -> Result<(), ClientError> {
+    let path = format!("/v1/products/{id}");
+    let on_sale = json!({"status": "published"});
+    match admin.patch(&path, tag, &on_sale).await {
+        Err(ClientError::Refused(problem)) if problem.code == "precondition_failed" => {
+            let (_, tag) = admin.get_tagged(&path).await?;
+            admin.patch(&path, &tag, &on_sale).await.map(drop)
+        }
+        done => done.map(drop),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The door: decode, authorise, act, encode. What takes more than a screen has a file named for its verb.
 
 mod categorize;
+mod change;
+mod create;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use holdfast_kernel::{
-    Id, Money, RequestId, Sku, id,
+    Currency, Id, Money, id,
     page::{self, PageToken},
     time,
 };
@@ -25,17 +27,19 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     Peers,
-    domain::{self, Draft, Product, Variant},
+    domain::{self, Product},
     error::{CatalogError, Field},
-    listing::{self, Listing},
-    store,
+    listing, store,
 };
 
 /// Who may call what.
 pub const ACCESS: AccessTable = &[
+    ("AddVariant", Access::Admin),
     ("CreateCategory", Access::Admin),
     ("CreateProduct", Access::Admin),
     ("DeleteCategory", Access::Admin),
+    ("DeleteProduct", Access::Admin),
+    ("DeleteVariant", Access::Admin),
     ("GetCategory", Access::Anyone),
     ("GetProduct", Access::Anyone),
     ("ListCategories", Access::Anyone),
@@ -43,10 +47,10 @@ pub const ACCESS: AccessTable = &[
     ("QuoteVariants", Access::UserOr(&["orders", "bookings"])),
     ("UpdateCategory", Access::Admin),
     ("UpdateProduct", Access::Admin),
+    ("UpdateVariant", Access::Admin),
 ];
 
 const QUOTE_MAX_SKUS: usize = 1_000;
-const STOCK_MAX_UNITS: i64 = 1_000_000_000;
 
 pub(crate) struct Api {
     peers: Peers,
@@ -100,7 +104,7 @@ impl CatalogService for Api {
         request: Request<pb::CreateProductRequest>,
     ) -> Result<Response<pb::CreateProductResponse>, Status> {
         let actor = Caller::of(&request)?.user()?.to_string();
-        let listing = parse_listing(request.into_inner(), actor)?;
+        let listing = create::parse_listing(request.into_inner(), actor)?;
         let now = time::to_micros(self.context.clock.now());
         let product = listing::list(listing, &self.peers, &self.context, now).await?;
         Ok(Response::new(pb::CreateProductResponse {
@@ -114,7 +118,8 @@ impl CatalogService for Api {
         request: Request<pb::GetProductRequest>,
     ) -> Result<Response<pb::GetProductResponse>, Status> {
         let caller = Caller::of(&request)?;
-        let name = request.into_inner().id;
+        let request = request.into_inner();
+        let (name, currency) = (request.id, parse_currency("currency", &request.currency)?);
         let mut db = database::acquire(&self.context.database).await?;
         let product = match name.parse::<Id<id::Product>>() {
             Ok(id) => store::find_product(&mut db, id).await?,
@@ -123,6 +128,10 @@ impl CatalogService for Api {
         drop(db);
         let product = product
             .filter(|found| found.status == domain::Status::Published || caller.has(Role::Staff))
+            .and_then(|found| match currency {
+                Some(currency) => found.sold_in(currency),
+                None => Some(found),
+            })
             .ok_or(CatalogError::UnknownProduct)?;
         Ok(Response::new(pb::GetProductResponse {
             product: Some(self.encode_one(product).await?),
@@ -139,14 +148,16 @@ impl CatalogService for Api {
         let asked = request.page.unwrap_or_default();
         let size = page::page_size(asked.size).map_err(CatalogError::from)?;
         let place = page::read_token(&asked.token).map_err(CatalogError::from)?;
+        let currency = parse_currency("currency", &request.currency)?;
 
         let mut db = database::acquire(&self.context.database).await?;
         let categories = match request.category.as_str() {
             "" => None,
             slug => Some(store::category_and_below(&mut db, slug).await?),
         };
+        let categories = categories.as_deref();
         let mut products =
-            store::list_products(&mut db, categories.as_deref(), drafts, place, size + 1).await?;
+            store::list_products(&mut db, categories, currency, drafts, place, size + 1).await?;
         drop(db);
         let more = products.len() as i64 > size;
         products.truncate(size as usize);
@@ -156,6 +167,11 @@ impl CatalogService for Api {
             .map(|last| PageToken::after(&(last.created_at.as_microsecond(), last.id.uuid())))
             .unwrap_or_default()
             .into_text();
+        if let Some(currency) = currency {
+            products = (products.into_iter())
+                .filter_map(|product| product.sold_in(currency))
+                .collect();
+        }
         Ok(Response::new(pb::ListProductsResponse {
             products: self.encode(products).await?,
             page: Some(page_pb::PageInfo { next_token }),
@@ -167,10 +183,11 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::QuoteVariantsRequest>,
     ) -> Result<Response<pb::QuoteVariantsResponse>, Status> {
-        let skus = request.into_inner().skus;
+        let request = request.into_inner();
+        let (skus, currency) = (request.skus, parse_currency("currency", &request.currency)?);
         bounded("skus", skus.len(), QUOTE_MAX_SKUS)?;
         let mut db = database::acquire(&self.context.database).await?;
-        let quotes = store::quote_variants(&mut db, &skus).await?;
+        let quotes = store::quote_variants(&mut db, &skus, currency).await?;
         let quotes = quotes
             .into_iter()
             .map(|quote| pb::Quote {
@@ -182,23 +199,58 @@ impl CatalogService for Api {
         Ok(Response::new(pb::QuoteVariantsResponse { quotes }))
     }
 
-    /// Puts a product on sale or takes it off.
+    /// Changes a product.
     async fn update_product(
         &self,
         request: Request<pb::UpdateProductRequest>,
     ) -> Result<Response<pb::UpdateProductResponse>, Status> {
-        let request = request.into_inner();
-        let id = request
-            .product_id
-            .parse()
-            .map_err(|_| CatalogError::UnknownProduct)?;
-        let status = domain::Status::parse(&request.status)?;
-        let expected = (request.expected_version != 0).then_some(request.expected_version);
-        let now = time::to_micros(self.context.clock.now());
-        let product = listing::put(id, status, expected, &self.context, now).await?;
+        let product = self.change(request.into_inner()).await?;
         Ok(Response::new(pb::UpdateProductResponse {
             product: Some(self.encode_one(product).await?),
         }))
+    }
+
+    /// Takes a product off for good.
+    async fn delete_product(
+        &self,
+        request: Request<pb::DeleteProductRequest>,
+    ) -> Result<Response<pb::DeleteProductResponse>, Status> {
+        self.delete(&request.into_inner()).await?;
+        Ok(Response::new(pb::DeleteProductResponse {}))
+    }
+
+    /// Sells a product in one more form.
+    async fn add_variant(
+        &self,
+        request: Request<pb::AddVariantRequest>,
+    ) -> Result<Response<pb::AddVariantResponse>, Status> {
+        let actor = Caller::of(&request)?.user()?.to_string();
+        let addition = create::parse_addition(request.into_inner(), actor)?;
+        let now = time::to_micros(self.context.clock.now());
+        let product = listing::add_variant(addition, &self.peers, &self.context, now).await?;
+        Ok(Response::new(pb::AddVariantResponse {
+            product: Some(self.encode_one(product).await?),
+        }))
+    }
+
+    /// Changes one variant.
+    async fn update_variant(
+        &self,
+        request: Request<pb::UpdateVariantRequest>,
+    ) -> Result<Response<pb::UpdateVariantResponse>, Status> {
+        let product = self.change_variant(request.into_inner()).await?;
+        Ok(Response::new(pb::UpdateVariantResponse {
+            product: Some(self.encode_one(product).await?),
+        }))
+    }
+
+    /// Takes one variant off for good.
+    async fn delete_variant(
+        &self,
+        request: Request<pb::DeleteVariantRequest>,
+    ) -> Result<Response<pb::DeleteVariantResponse>, Status> {
+        self.remove_variant(&request.into_inner()).await?;
+        Ok(Response::new(pb::DeleteVariantResponse {}))
     }
 
     /// The whole tree with how many products are in each branch.
@@ -248,69 +300,6 @@ impl CatalogService for Api {
     }
 }
 
-fn parse_listing(
-    request: pb::CreateProductRequest,
-    actor: String,
-) -> Result<Listing, CatalogError> {
-    let id: RequestId = request
-        .request_id
-        .parse()
-        .map_err(|_| refused("request_id", "not a UUID"))?;
-    if !matches!(request.kind.as_str(), "" | "good") {
-        return Err(refused(
-            "kind",
-            format!("{:?} is not sold yet; good is", request.kind),
-        ));
-    }
-    let currency = request
-        .currency
-        .parse()
-        .map_err(|error| refused("currency", format!("{error}")))?;
-    let mut variants = Vec::with_capacity(request.variants.len());
-    let mut stock = Vec::new();
-    for (at, variant) in request.variants.into_iter().enumerate() {
-        let sku: Sku = variant
-            .sku
-            .parse()
-            .map_err(|error| refused(format!("variants[{at}].sku"), format!("{error}")))?;
-        if let Some(units) = variant.stock {
-            if !(0..=STOCK_MAX_UNITS).contains(&units) {
-                return Err(refused(
-                    format!("variants[{at}].stock"),
-                    format!("{units} is not within 0 to {STOCK_MAX_UNITS}"),
-                ));
-            }
-            stock.push((sku.pool().to_string(), units));
-        }
-        variants.push(Variant {
-            sku,
-            name: variant.name,
-            options: variant.options.into_iter().collect(),
-            price: parse_money(&format!("variants[{at}].price"), variant.price)?,
-        });
-    }
-    let draft = Draft {
-        name: request.name,
-        description: request.description,
-        category: Some(request.category).filter(|slug| !slug.is_empty()),
-        currency,
-        images: request.images,
-        variants,
-    };
-    draft.check()?;
-    Ok(Listing {
-        request: id,
-        fingerprint: request.fingerprint.to_vec(),
-        draft,
-        stock,
-        status: match request.status.as_str() {
-            "" => domain::Status::Published,
-            word => domain::Status::parse(word)?,
-        },
-        actor,
-    })
-}
-
 fn parse_money(field: &str, money: Option<money_pb::Money>) -> Result<Money, CatalogError> {
     let money = money.ok_or_else(|| refused(field, "missing"))?;
     let currency = money
@@ -318,6 +307,30 @@ fn parse_money(field: &str, money: Option<money_pb::Money>) -> Result<Money, Cat
         .parse()
         .map_err(|error| refused(format!("{field}.currency"), format!("{error}")))?;
     Ok(Money::new(money.amount, currency))
+}
+
+fn parse_prices(
+    field: &str,
+    prices: Vec<money_pb::Money>,
+) -> Result<BTreeMap<Currency, i64>, CatalogError> {
+    let mut by_currency = BTreeMap::new();
+    for (at, price) in prices.into_iter().enumerate() {
+        let price = parse_money(&format!("{field}[{at}]"), Some(price))?;
+        if by_currency.insert(price.currency, price.amount).is_some() {
+            return Err(refused(field, format!("{} stands twice", price.currency)));
+        }
+    }
+    Ok(by_currency)
+}
+
+/// A currency that need not be given.
+fn parse_currency(field: &str, text: &str) -> Result<Option<Currency>, CatalogError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| refused(field, format!("{error}")))
 }
 
 fn bounded(field: &str, count: usize, most: usize) -> Result<(), CatalogError> {
@@ -351,6 +364,11 @@ fn encode_product(product: Product, available: &HashMap<String, i64>) -> pb::Pro
             name: variant.name,
             options: variant.options.into_iter().collect(),
             price: Some(encode_money(variant.price)),
+            other_prices: variant
+                .other_prices
+                .into_iter()
+                .map(|(currency, amount)| encode_money(Money::new(amount, currency)))
+                .collect(),
         })
         .collect();
     pb::Product {

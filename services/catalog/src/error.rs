@@ -29,6 +29,10 @@ pub(crate) enum CatalogError {
     SkuTaken(Vec<Sku>),
     #[error("no such product")]
     UnknownProduct,
+    #[error("the product has no such variant")]
+    UnknownVariant,
+    #[error("a product keeps its last variant; delete the product")]
+    LastVariant,
     #[error("the product is at version {actual}, not {expected}; read it again")]
     ProductChanged { expected: i64, actual: i64 },
     #[error("this idempotency key made something else")]
@@ -75,6 +79,10 @@ impl From<CatalogError> for Fault {
             CatalogError::UnknownProduct => {
                 Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", text)
             }
+            CatalogError::UnknownVariant => {
+                Fault::new(FaultCode::NotFound, "UNKNOWN_VARIANT", text)
+            }
+            CatalogError::LastVariant => Fault::new(FaultCode::Conflict, "LAST_VARIANT", text),
             CatalogError::ProductChanged { actual, .. } => {
                 Fault::new(FaultCode::Conflict, "PRODUCT_CHANGED", text).with("version", actual)
             }

@@ -1,9 +1,11 @@
-//! Products and their variants: what is for sale, under which name, at which price.
+//! Products, their variants and categories: what is for sale, under which name, at which price.
 //!
 //! Read in this order: `domain` (products and what they may look like), `listing` (how a product gets its first stock
-//! and is put on sale), `api` (the door), `store` (its tables), `messages`, `error`.
+//! and is put on sale), `changing` (how it changes after that), `api` (the door), `store` (its tables), `messages`,
+//! `error`.
 
 mod api;
+mod changing;
 mod domain;
 mod error;
 mod listing;

@@ -10,9 +10,9 @@ use holdfast_proto::inventory::v1 as ledger;
 use sqlx::PgConnection;
 
 use crate::{
-    Peers,
+    Peers, changing,
     domain::{
-        Draft, Product, Status,
+        Change, Draft, Product, Status, Variant,
         category::{Category, Tree},
     },
     error::CatalogError,
@@ -32,6 +32,18 @@ pub(crate) struct Listing {
     pub(crate) actor: String,
 }
 
+/// A wish to sell a product in one more form.
+pub(crate) struct Addition {
+    pub(crate) request: RequestId,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) product: Id<id::Product>,
+    pub(crate) variant: Variant,
+    /// First capacity of its pool, if that is to be made.
+    pub(crate) stock: Option<i64>,
+    /// Who wishes it, for the ledger's book.
+    pub(crate) actor: String,
+}
+
 /// Carries the listing out and gives the product as it then stands.
 pub(crate) async fn list(
     listing: Listing,
@@ -41,7 +53,14 @@ pub(crate) async fn list(
 ) -> Result<Product, CatalogError> {
     let id: Id<id::Product> = listing.request.makes();
     write_draft(id, &listing, context, now).await?;
-    if let Err(refusal) = stock(&listing, peers, context).await {
+    let stocked = put_in_stock(
+        listing.request,
+        &listing.stock,
+        &listing.actor,
+        peers,
+        context,
+    );
+    if let Err(refusal) = stocked.await {
         if !refusal.is_transient() {
             let mut db = context.database.acquire().await?;
             store::delete_draft(&mut db, id).await?;
@@ -49,7 +68,13 @@ pub(crate) async fn list(
         return Err(refusal.into());
     }
     match listing.status {
-        Status::Published => put(id, Status::Published, None, context, now).await,
+        Status::Published => {
+            let publish = Change {
+                status: Some(Status::Published),
+                ..Change::default()
+            };
+            changing::change(id, publish, None, context, now).await
+        }
         Status::Draft => {
             let mut db = context.database.acquire().await?;
             store::find_product(&mut db, id)
@@ -59,26 +84,75 @@ pub(crate) async fn list(
     }
 }
 
-/// Puts a product on sale or takes it off.
-pub(crate) async fn put(
-    id: Id<id::Product>,
-    status: Status,
-    expected: Option<i64>,
+/// Adds a variant to a product that is there, then its first stock, and gives the product as it then stands.
+///
+/// Until the stock is in the ledger nothing of it is available, so nobody can buy what nobody has.
+pub(crate) async fn add_variant(
+    addition: Addition,
+    peers: &Peers,
     context: &Context,
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
-    let mut tx = database::begin(&context.database).await?;
-    let before = store::lock_product(&mut tx, id)
-        .await?
-        .ok_or(CatalogError::UnknownProduct)?;
-    let version_before = before.version;
-    let product = before.put(status, expected)?;
-    if product.version != version_before {
-        store::save_status(&mut tx, &product).await?;
-        messages::announce_updated(&mut tx, &product, now).await?;
+    write_variant(&addition, context, now).await?;
+    let pool = addition.variant.sku.pool().to_string();
+    let stock: Vec<_> = addition
+        .stock
+        .map(|units| (pool, units))
+        .into_iter()
+        .collect();
+    let stocked = put_in_stock(addition.request, &stock, &addition.actor, peers, context).await;
+    if let Err(refusal) = stocked {
+        if !refusal.is_transient() {
+            take_back(&addition, context, now).await?;
+        }
+        return Err(refusal.into());
     }
-    database::commit(tx).await?;
-    Ok(product)
+    let mut db = database::acquire(&context.database).await?;
+    store::find_product(&mut db, addition.product)
+        .await?
+        .ok_or(CatalogError::UnknownProduct)
+}
+
+async fn write_variant(
+    addition: &Addition,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let before = changing::lock(&mut tx, addition.product).await?;
+    if let Some(fingerprint) = store::find_addition(&mut tx, addition.request).await? {
+        return if fingerprint == addition.fingerprint {
+            Ok(())
+        } else {
+            Err(CatalogError::KeyReused)
+        };
+    }
+    let sku = &addition.variant.sku;
+    let taken = store::find_taken_skus(&mut tx, &[sku.as_str()], addition.product).await?;
+    if !taken.is_empty() || before.has(sku) {
+        return Err(CatalogError::SkuTaken(vec![sku.clone()]));
+    }
+    let product = before.add(addition.variant.clone())?;
+    changing::save(&mut tx, &product, now).await?;
+    store::note_addition(&mut tx, sku, addition.request, &addition.fingerprint).await?;
+    Ok(database::commit(tx).await?)
+}
+
+/// Takes a variant whose stock the ledger refused out again.
+async fn take_back(
+    addition: &Addition,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let product = changing::lock(&mut tx, addition.product).await?;
+    let sku = addition.variant.sku.as_str();
+    if product.has(&addition.variant.sku) {
+        let product = product.remove(sku, None)?;
+        changing::save(&mut tx, &product, now).await?;
+        store::take_back_addition(&mut tx, addition.request).await?;
+    }
+    Ok(database::commit(tx).await?)
 }
 
 async fn write_draft(
@@ -101,7 +175,7 @@ async fn write_draft(
         .iter()
         .map(|variant| variant.sku.as_str())
         .collect();
-    let taken = store::find_taken_skus(&mut tx, &skus).await?;
+    let taken = store::find_taken_skus(&mut tx, &skus, id).await?;
     if !taken.is_empty() {
         return Err(CatalogError::SkuTaken(taken));
     }
@@ -128,7 +202,7 @@ async fn write_draft(
 }
 
 /// Makes a root of that slug unless there is a category of it.
-async fn ensure_category(
+pub(crate) async fn ensure_category(
     db: &mut PgConnection,
     slug: &str,
     now: Timestamp,
@@ -154,12 +228,18 @@ async fn ensure_category(
 /// Letters of the id that tell products of the same name apart.
 const SLUG_SUFFIX_CHARS: usize = 8;
 
-async fn stock(listing: &Listing, peers: &Peers, context: &Context) -> Result<(), Fault> {
-    if listing.stock.is_empty() {
+/// Makes pools with their first capacity, once by the same request.
+async fn put_in_stock(
+    request: RequestId,
+    stock: &[(String, i64)],
+    actor: &str,
+    peers: &Peers,
+    context: &Context,
+) -> Result<(), Fault> {
+    if stock.is_empty() {
         return Ok(());
     }
-    let changes = listing
-        .stock
+    let changes = stock
         .iter()
         .map(|(pool, capacity)| ledger::CapacityChange {
             pool: pool.clone(),
@@ -168,8 +248,8 @@ async fn stock(listing: &Listing, peers: &Peers, context: &Context) -> Result<()
         })
         .collect();
     let request = ledger::AdjustRequest {
-        request_id: listing.request.to_string(),
-        actor: listing.actor.clone(),
+        request_id: request.to_string(),
+        actor: actor.to_owned(),
         reason: "first stock".to_owned(),
         changes,
     };

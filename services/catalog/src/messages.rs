@@ -1,6 +1,6 @@
 //! What this service tells others.
 
-use holdfast_kernel::Timestamp;
+use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
     message::Topic,
     outbox::{self, Announcement},
@@ -16,6 +16,11 @@ const TOPIC: Topic = Topic::ordinary("holdfast.products");
 struct ProductUpdated<'a> {
     product_id: &'a str,
     status: &'a str,
+}
+
+#[derive(Serialize)]
+struct ProductDeleted<'a> {
+    product_id: &'a str,
 }
 
 /// Announces that a product is new or has changed.
@@ -37,5 +42,20 @@ pub(crate) async fn announce_updated(
         now,
         &data,
     );
+    Ok(outbox::announce(db, message).await?)
+}
+
+/// Announces that a product is gone for good, by a last version of its own.
+pub(crate) async fn announce_deleted(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let product_id = product.to_string();
+    let data = ProductDeleted {
+        product_id: &product_id,
+    };
+    let message = Announcement::new(TOPIC, "product.deleted", &product_id, version, now, &data);
     Ok(outbox::announce(db, message).await?)
 }

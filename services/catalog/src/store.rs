@@ -4,7 +4,7 @@ mod category;
 
 use std::collections::BTreeMap;
 
-use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
+use holdfast_kernel::{Currency, Id, Money, RequestId, Sku, Timestamp, id};
 use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
@@ -53,16 +53,19 @@ pub(crate) async fn lock_slug(db: &mut PgConnection, slug: &str) -> Result<bool,
     )
 }
 
-/// Those of the skus that some product has.
+/// Those of the skus that a product other than this one has or once had.
 pub(crate) async fn find_taken_skus(
     db: &mut PgConnection,
     skus: &[&str],
+    product: Id<id::Product>,
 ) -> Result<Vec<Sku>, CatalogError> {
-    let taken: Vec<String> =
-        sqlx::query_scalar("SELECT sku FROM variant WHERE sku = ANY ($1) ORDER BY sku")
-            .bind(skus)
-            .fetch_all(db)
-            .await?;
+    let taken: Vec<String> = sqlx::query_scalar(
+        "SELECT sku FROM variant WHERE sku = ANY ($1) AND product_id <> $2 ORDER BY sku",
+    )
+    .bind(skus)
+    .bind(product.uuid())
+    .fetch_all(db)
+    .await?;
     taken.iter().map(|sku| read_sku(sku)).collect()
 }
 
@@ -91,32 +94,139 @@ pub(crate) async fn insert_product(
     .bind(product.version)
     .execute(&mut *db)
     .await?;
-    let column =
-        |read: fn(&Variant) -> &str| -> Vec<&str> { draft.variants.iter().map(read).collect() };
-    let options: Vec<Json<&BTreeMap<String, String>>> = draft
-        .variants
+    save_variants(db, product).await
+}
+
+/// Writes the variants a product has, their prices too; others it had are off sale from then on.
+pub(crate) async fn save_variants(
+    db: &mut PgConnection,
+    product: &Product,
+) -> Result<(), CatalogError> {
+    let variants = &product.draft.variants;
+    let column = |read: fn(&Variant) -> &str| -> Vec<&str> { variants.iter().map(read).collect() };
+    let options: Vec<Json<&BTreeMap<String, String>>> = variants
         .iter()
         .map(|variant| Json(&variant.options))
         .collect();
-    let prices: Vec<i64> = draft
-        .variants
+    let prices: Vec<i64> = variants
         .iter()
         .map(|variant| variant.price.amount)
         .collect();
-    sqlx::query(
+    let skus = column(|variant| variant.sku.as_str());
+    let written = sqlx::query(
         "INSERT INTO variant (sku, product_id, position, name, options, price)
          SELECT sku, $1, position - 1, name, options, price
          FROM unnest($2::text[], $3::text[], $4::jsonb[], $5::bigint[])
-              WITH ORDINALITY AS given (sku, name, options, price, position)",
+              WITH ORDINALITY AS given (sku, name, options, price, position)
+         ON CONFLICT (sku) DO UPDATE
+         SET position = excluded.position, name = excluded.name, options = excluded.options,
+             price = excluded.price, deleted_at = NULL
+         WHERE variant.product_id = excluded.product_id",
     )
     .bind(product.id.uuid())
-    .bind(column(|variant| variant.sku.as_str()))
+    .bind(&skus)
     .bind(column(|variant| &variant.name))
     .bind(options)
     .bind(prices)
+    .execute(&mut *db)
+    .await?
+    .rows_affected();
+    if written != skus.len() as u64 {
+        return Err(CatalogError::SkuTaken(
+            find_taken_skus(db, &skus, product.id).await?,
+        ));
+    }
+    sqlx::query(
+        "DELETE FROM variant_price
+         WHERE sku IN (SELECT sku FROM variant WHERE product_id = $1)",
+    )
+    .bind(product.id.uuid())
+    .execute(&mut *db)
+    .await?;
+    let others = || {
+        variants.iter().flat_map(|variant| {
+            let prices = variant.other_prices.iter();
+            prices.map(move |(currency, amount)| (variant.sku.as_str(), currency.code(), *amount))
+        })
+    };
+    if others().next().is_none() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO variant_price (sku, currency, price)
+         SELECT sku, currency, price FROM unnest($1::text[], $2::text[], $3::bigint[])
+              AS given (sku, currency, price)",
+    )
+    .bind(others().map(|(sku, ..)| sku).collect::<Vec<_>>())
+    .bind(
+        others()
+            .map(|(_, currency, _)| currency)
+            .collect::<Vec<_>>(),
+    )
+    .bind(others().map(|(.., amount)| amount).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Takes variants that are not among these off a product.
+pub(crate) async fn retire_variants(
+    db: &mut PgConnection,
+    product: &Product,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let kept = product.draft.variants.iter();
+    sqlx::query(
+        "UPDATE variant SET deleted_at = $3
+         WHERE product_id = $1 AND sku <> ALL ($2) AND deleted_at IS NULL",
+    )
+    .bind(product.id.uuid())
+    .bind(kept.map(|variant| variant.sku.as_str()).collect::<Vec<_>>())
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Notes which request added a variant.
+pub(crate) async fn note_addition(
+    db: &mut PgConnection,
+    sku: &Sku,
+    request: RequestId,
+    fingerprint: &[u8],
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE variant SET request_id = $2, fingerprint = $3 WHERE sku = $1")
+        .bind(sku.as_str())
+        .bind(request.uuid())
+        .bind(fingerprint)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// The fingerprint of the request that added a variant, if it added one.
+pub(crate) async fn find_addition(
+    db: &mut PgConnection,
+    request: RequestId,
+) -> Result<Option<Vec<u8>>, CatalogError> {
+    Ok(
+        sqlx::query_scalar("SELECT fingerprint FROM variant WHERE request_id = $1")
+            .bind(request.uuid())
+            .fetch_optional(db)
+            .await?,
+    )
+}
+
+/// Takes back a variant that never came to have its stock; false where it is not there.
+pub(crate) async fn take_back_addition(
+    db: &mut PgConnection,
+    request: RequestId,
+) -> Result<bool, CatalogError> {
+    let deleted = sqlx::query("DELETE FROM variant WHERE request_id = $1")
+        .bind(request.uuid())
+        .execute(db)
+        .await?;
+    Ok(deleted.rows_affected() > 0)
 }
 
 /// Takes back a draft that never came to be for sale.
@@ -131,17 +241,43 @@ pub(crate) async fn delete_draft(
     Ok(())
 }
 
-/// Writes what publishing changes.
-pub(crate) async fn save_status(
+/// Writes a changed product, without its variants.
+pub(crate) async fn save_product(
     db: &mut PgConnection,
     product: &Product,
 ) -> Result<(), CatalogError> {
-    sqlx::query("UPDATE product SET status = $2, version = $3 WHERE id = $1")
-        .bind(product.id.uuid())
-        .bind(product.status.as_str())
-        .bind(product.version)
-        .execute(db)
-        .await?;
+    let draft = &product.draft;
+    sqlx::query(
+        "UPDATE product SET name = $2, description = $3, category = $4, images = $5, status = $6, version = $7
+         WHERE id = $1",
+    )
+    .bind(product.id.uuid())
+    .bind(&draft.name)
+    .bind(&draft.description)
+    .bind(&draft.category)
+    .bind(&draft.images)
+    .bind(product.status.as_str())
+    .bind(product.version)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Takes a product off for good. Programs that know nothing of that see a draft.
+pub(crate) async fn delete_product(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+    version: i64,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE product SET status = 'draft', category = NULL, version = $2, deleted_at = $3 WHERE id = $1",
+    )
+    .bind(product.uuid())
+    .bind(version)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -152,7 +288,7 @@ pub(crate) async fn find_product(
 ) -> Result<Option<Product>, CatalogError> {
     let row: Option<ProductRow> = sqlx::query_as(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
-         FROM product WHERE id = $1",
+         FROM product WHERE id = $1 AND deleted_at IS NULL",
     )
     .bind(product.uuid())
     .fetch_optional(&mut *db)
@@ -167,7 +303,7 @@ pub(crate) async fn lock_product(
 ) -> Result<Option<Product>, CatalogError> {
     let row: Option<ProductRow> = sqlx::query_as(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
-         FROM product WHERE id = $1 FOR UPDATE",
+         FROM product WHERE id = $1 AND deleted_at IS NULL FOR UPDATE",
     )
     .bind(product.uuid())
     .fetch_optional(&mut *db)
@@ -182,7 +318,7 @@ pub(crate) async fn find_product_by_slug(
 ) -> Result<Option<Product>, CatalogError> {
     let row: Option<ProductRow> = sqlx::query_as(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
-         FROM product WHERE slug = $1",
+         FROM product WHERE slug = $1 AND deleted_at IS NULL",
     )
     .bind(slug)
     .fetch_optional(&mut *db)
@@ -194,6 +330,7 @@ pub(crate) async fn find_product_by_slug(
 pub(crate) async fn list_products(
     db: &mut PgConnection,
     categories: Option<&[String]>,
+    currency: Option<Currency>,
     drafts: bool,
     place: Option<ListPlace>,
     limit: i64,
@@ -206,9 +343,12 @@ pub(crate) async fn list_products(
     let rows: Vec<ProductRow> = sqlx::query_as(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
          FROM product
-         WHERE (status = 'published' OR $1)
+         WHERE (status = 'published' OR $1) AND deleted_at IS NULL
            AND ($2::text[] IS NULL OR category = ANY ($2))
            AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
+           AND ($6::text IS NULL OR currency = $6 OR EXISTS (
+               SELECT 1 FROM variant JOIN variant_price USING (sku)
+               WHERE product_id = product.id AND deleted_at IS NULL AND variant_price.currency = $6))
          ORDER BY created_at DESC, id DESC
          LIMIT $5",
     )
@@ -217,23 +357,29 @@ pub(crate) async fn list_products(
     .bind(at.map(ToSqlx::to_sqlx))
     .bind(id)
     .bind(limit)
+    .bind(currency.as_ref().map(Currency::code))
     .fetch_all(&mut *db)
     .await?;
     with_variants(db, rows).await
 }
 
-/// Name and price of those skus that are published, by sku.
+/// Name and price of those skus that are published, by sku: in a currency, or each in its product's own.
 pub(crate) async fn quote_variants(
     db: &mut PgConnection,
     skus: &[String],
+    currency: Option<Currency>,
 ) -> Result<Vec<Quote>, CatalogError> {
     let rows: Vec<(String, String, String, i64, String)> = sqlx::query_as(
-        "SELECT v.sku, p.name, v.name, v.price, p.currency
-         FROM variant v JOIN product p ON p.id = v.product_id
-         WHERE v.sku = ANY ($1) AND p.status = 'published'
+        "SELECT v.sku, p.name, v.name, coalesce(vp.price, v.price), coalesce(vp.currency, p.currency)
+         FROM variant v
+         JOIN product p ON p.id = v.product_id
+         LEFT JOIN variant_price vp ON vp.sku = v.sku AND vp.currency = $2
+         WHERE v.sku = ANY ($1) AND v.deleted_at IS NULL AND p.status = 'published'
+           AND ($2::text IS NULL OR p.currency = $2 OR vp.currency IS NOT NULL)
          ORDER BY v.sku",
     )
     .bind(skus)
+    .bind(currency.as_ref().map(Currency::code))
     .fetch_all(db)
     .await?;
     rows.into_iter()
@@ -254,11 +400,24 @@ async fn with_variants(
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let variants: Vec<VariantRow> = sqlx::query_as(
         "SELECT product_id, sku, name, options, price
-         FROM variant WHERE product_id = ANY ($1) ORDER BY product_id, position",
+         FROM variant WHERE product_id = ANY ($1) AND deleted_at IS NULL ORDER BY product_id, position, sku",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *db)
+    .await?;
+    let prices: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT variant_price.sku, variant_price.currency, variant_price.price
+         FROM variant_price JOIN variant USING (sku)
+         WHERE product_id = ANY ($1) AND deleted_at IS NULL",
     )
     .bind(&ids)
     .fetch_all(db)
     .await?;
+    let mut other_prices: BTreeMap<String, BTreeMap<Currency, i64>> = BTreeMap::new();
+    for (sku, currency, price) in prices {
+        let currency = read_currency(&sku, &currency)?;
+        other_prices.entry(sku).or_default().insert(currency, price);
+    }
     let mut by_product: BTreeMap<Uuid, Vec<VariantRow>> = BTreeMap::new();
     for variant in variants {
         by_product
@@ -269,7 +428,7 @@ async fn with_variants(
     rows.into_iter()
         .map(|row| {
             let variants = by_product.remove(&row.id).unwrap_or_default();
-            row.read(variants)
+            row.read(variants, &mut other_prices)
         })
         .collect()
 }
@@ -298,7 +457,11 @@ struct VariantRow {
 }
 
 impl ProductRow {
-    fn read(self, variants: Vec<VariantRow>) -> Result<Product, CatalogError> {
+    fn read(
+        self,
+        variants: Vec<VariantRow>,
+        other_prices: &mut BTreeMap<String, BTreeMap<Currency, i64>>,
+    ) -> Result<Product, CatalogError> {
         let id = Id::new(self.id);
         let currency = read_currency(&self.slug, &self.currency)?;
         let status = Status::parse(&self.status)
@@ -307,6 +470,7 @@ impl ProductRow {
             .into_iter()
             .map(|row| {
                 Ok(Variant {
+                    other_prices: other_prices.remove(&row.sku).unwrap_or_default(),
                     sku: read_sku(&row.sku)?,
                     name: row.name,
                     options: row.options.0,
@@ -338,7 +502,6 @@ fn read_sku(text: &str) -> Result<Sku, CatalogError> {
 }
 
 fn read_currency(row: &str, text: &str) -> Result<Currency, CatalogError> {
-    text.parse().map_err(|refused| {
-        CatalogError::Unreadable(format!("product.currency of {row}: {refused}"))
-    })
+    text.parse()
+        .map_err(|refused| CatalogError::Unreadable(format!("currency of {row}: {refused}")))
 }

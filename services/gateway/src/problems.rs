@@ -86,6 +86,8 @@ pub const REASONS: &[Reason] = &[
     reason("CATEGORY_CYCLE", 409, "category_cycle", "A category cannot hang below itself."),
     reason("CATEGORY_TREE_FULL", 409, "category_tree_full", "The tree of categories has no room there."),
     reason("CATEGORY_IN_USE", 409, "category_in_use", "Products or categories hang on this category."),
+    reason("UNKNOWN_VARIANT", 404, "unknown_variant", "The product has no such variant."),
+    reason("LAST_VARIANT", 409, "last_variant", "A product keeps its last variant."),
     reason("SKU_TAKEN", 409, "sku_taken", "Another product has this SKU."),
     // inventory
     reason("UNKNOWN_POOL", 404, "unknown_pool", "Nothing of that key is kept in stock."),

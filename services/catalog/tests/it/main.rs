@@ -1,6 +1,8 @@
 //! The catalog at its door, on a real database, beside a scripted ledger.
 
 mod categories;
+mod changing;
+mod prices;
 mod statements;
 mod world;
 
@@ -160,6 +162,7 @@ async fn a_list_shows_every_product_once_however_it_is_sliced() {
         let request = pb::ListProductsRequest {
             category: "clothing".to_owned(),
             page: Some(PageRequest { size: 2, token }),
+            ..pb::ListProductsRequest::default()
         };
         let page = world.client().list_products(Request::new(request)).await;
         let page = page.expect("a page").into_inner();
@@ -229,8 +232,13 @@ async fn only_admins_list_products() {
 }
 
 async fn quoted(world: &World, skus: &[&str]) -> Vec<(String, i64)> {
+    quoted_in(world, skus, "").await
+}
+
+async fn quoted_in(world: &World, skus: &[&str], currency: &str) -> Vec<(String, i64)> {
     let request = pb::QuoteVariantsRequest {
         skus: skus.iter().map(|sku| (*sku).to_owned()).collect(),
+        currency: currency.to_owned(),
     };
     let answer = world
         .client()

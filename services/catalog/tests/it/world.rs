@@ -100,7 +100,19 @@ impl World {
     }
 
     pub(crate) async fn show(&self, asker: &Asker, id: &str) -> Result<pb::Product, Status> {
-        let request = pb::GetProductRequest { id: id.to_owned() };
+        self.show_in(asker, id, "").await
+    }
+
+    pub(crate) async fn show_in(
+        &self,
+        asker: &Asker,
+        id: &str,
+        currency: &str,
+    ) -> Result<pb::Product, Status> {
+        let request = pb::GetProductRequest {
+            id: id.to_owned(),
+            currency: currency.to_owned(),
+        };
         let answer = self.client().get_product(asker.ask(request)).await?;
         Ok(answer.into_inner().product.expect("set"))
     }
@@ -115,7 +127,15 @@ impl World {
             product_id: product.id.clone(),
             expected_version: version,
             status: status.to_owned(),
+            ..pb::UpdateProductRequest::default()
         };
+        self.change(request).await
+    }
+
+    pub(crate) async fn change(
+        &self,
+        request: pb::UpdateProductRequest,
+    ) -> Result<pb::Product, Status> {
         let answer = self
             .client()
             .update_product(self.admin.ask(request))
@@ -150,6 +170,7 @@ pub(crate) fn shirt(skus: &[&str]) -> pb::CreateProductRequest {
         options: HashMap::from([("size".to_owned(), "M".to_owned())]),
         price: Some(yen(32)),
         stock: Some(5),
+        other_prices: Vec::new(),
     });
     pb::CreateProductRequest {
         request_id: RequestId::generate().to_string(),

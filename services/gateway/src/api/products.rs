@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Gateway,
     decode::{Json, Query},
+    error::GatewayError,
     idempotency::Keyed,
     problems::Problem,
     reply::Reply,
@@ -26,7 +27,9 @@ use crate::{
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_products, create_product))
-        .routes(routes!(one_product, change_product))
+        .routes(routes!(one_product, change_product, delete_product))
+        .routes(routes!(add_variant))
+        .routes(routes!(change_variant, delete_variant))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -45,8 +48,10 @@ struct NewProduct {
     /// ISO 4217; that of all its prices.
     #[schema(example = "JPY")]
     currency: String,
+    /// URLs that begin with https://; they are shown, never fetched.
     #[serde(default)]
     images: Vec<String>,
+    /// 1 to 100, all with options of the same names.
     variants: Vec<NewVariant>,
     /// `draft` or `published`.
     #[serde(default = "published")]
@@ -63,7 +68,11 @@ struct NewVariant {
     name: String,
     #[serde(default)]
     options: Options,
+    /// In the product's currency.
     price: Money,
+    /// In other currencies, one each.
+    #[serde(default)]
+    prices: Vec<Money>,
     /// First capacity; left out: none is kept yet.
     stock: Option<i64>,
 }
@@ -117,7 +126,10 @@ struct Variant {
     sku: String,
     name: String,
     options: Options,
+    /// In the product's currency, or in the one that was asked for.
     price: Money,
+    /// In other currencies; none where one was asked for.
+    prices: Vec<Money>,
     available: i64,
 }
 
@@ -125,8 +137,10 @@ struct Variant {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
-    /// A category's slug.
+    /// A category's slug; those below it count.
     category: Option<String>,
+    /// ISO 4217: only what is sold in it, at its prices there.
+    currency: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,
     /// `next_cursor` of the slice before.
@@ -143,6 +157,7 @@ async fn list_products(
     let request = caller.request(pb::ListProductsRequest {
         category: wanted.category.unwrap_or_default(),
         page: Some(Slice::new(wanted.limit, wanted.cursor).request()?),
+        currency: wanted.currency.unwrap_or_default(),
     });
     let answer = gateway
         .peers
@@ -160,15 +175,28 @@ async fn list_products(
     Ok(Reply::ok(&Page::<Product>::new(products, answer.page)))
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Shown {
+    /// ISO 4217: at its prices there; a product without any is not found.
+    currency: Option<String>,
+}
+
 /// Shows one product, by id or slug.
-#[utoipa::path(get, path = "/v1/products/{id}", tag = "catalog", params(("id" = String, Path, description = "id or slug")),
+#[utoipa::path(get, path = "/v1/products/{id}", tag = "catalog",
+    params(("id" = String, Path, description = "id or slug"), Shown),
     responses((status = 200, body = Product)))]
 async fn one_product(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    Query(shown): Query<Shown>,
 ) -> Result<Reply, Problem> {
-    let request = caller.request(pb::GetProductRequest { id });
+    let request = caller.request(pb::GetProductRequest {
+        id,
+        currency: shown.currency.unwrap_or_default(),
+    });
     let answer = gateway
         .peers
         .catalog
@@ -176,9 +204,7 @@ async fn one_product(
         .get_product(request)
         .await?
         .into_inner();
-    let found = promised(answer.product, "catalog", "the product")?;
-    let version = found.version;
-    Ok(Reply::ok(&product(found)?).tagged(version))
+    tagged(answer.product)
 }
 
 /// Makes a product with its variants and their first stock.
@@ -211,16 +237,38 @@ async fn create_product(
     gateway.replies.once(once, effect).await
 }
 
+/// What shall be otherwise; what is left out stays.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProductChange {
+    name: Option<String>,
+    description: Option<String>,
+    /// A slug; made when it is new. Empty: none.
+    category: Option<String>,
+    /// All of them: URLs that begin with https://.
+    images: Option<Vec<String>>,
+    /// Of every variant, in the currency it names.
+    price: Option<Money>,
     /// `draft` or `published`.
-    status: String,
+    status: Option<String>,
 }
 
-/// Puts a product on sale or takes it off; with `If-Match` only if it is still as it was read.
+/// What shall be otherwise; what is left out stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct VariantChange {
+    name: Option<String>,
+    /// All of them, of the same names as the other variants'.
+    options: Option<Options>,
+    /// In the product's currency.
+    price: Option<Money>,
+    /// In other currencies: all of them.
+    prices: Option<Vec<Money>>,
+}
+
+/// Changes a product that is still as it was read.
 #[utoipa::path(patch, path = "/v1/products/{id}", tag = "catalog", request_body = ProductChange,
-    params(("id" = String, Path), ("if-match" = Option<String>, Header, description = "the ETag it was read with")),
+    params(("id" = String, Path), ("if-match" = String, Header, description = "the ETag it was read with")),
     responses((status = 200, body = Product)))]
 async fn change_product(
     State(gateway): State<Gateway>,
@@ -231,17 +279,124 @@ async fn change_product(
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::UpdateProductRequest {
         product_id: id,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
-        status: change.status,
+        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        status: change.status.unwrap_or_default(),
+        name: change.name,
+        description: change.description,
+        category: change.category,
+        images: change.images.map(|urls| pb::Images { urls }),
+        price: change.price.map(Into::into),
     });
-    let answer = gateway
+    let mut catalog = gateway.peers.catalog.clone();
+    let answer = catalog.update_product(request).await?.into_inner();
+    tagged(answer.product)
+}
+
+/// Deletes a product that is still as it was read. What was ordered of it stays, and its SKUs stay taken.
+#[utoipa::path(delete, path = "/v1/products/{id}", tag = "catalog",
+    params(("id" = String, Path), ("if-match" = String, Header, description = "the ETag it was read with")),
+    responses((status = 204)))]
+async fn delete_product(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::DeleteProductRequest {
+        product_id: id,
+        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+    });
+    gateway
         .peers
         .catalog
         .clone()
-        .update_product(request)
-        .await?
-        .into_inner();
-    let changed = promised(answer.product, "catalog", "the product")?;
+        .delete_product(request)
+        .await?;
+    Ok(Reply::nothing())
+}
+
+/// Adds a variant, with its first stock.
+#[utoipa::path(post, path = "/v1/products/{id}/variants", tag = "catalog", request_body = NewVariant,
+    params(("id" = String, Path), ("idempotency-key" = String, Header)), responses((status = 201, body = Product)))]
+async fn add_variant(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Keyed { body, once }: Keyed<NewVariant>,
+) -> Answer {
+    let request = caller.request(pb::AddVariantRequest {
+        request_id: once.request_id.to_string(),
+        fingerprint: once.fingerprint(),
+        product_id: id,
+        variant: Some(body.into()),
+    });
+    let mut catalog = gateway.peers.catalog.clone();
+    let effect = async move {
+        let answer = catalog.add_variant(request).await?.into_inner();
+        let changed = promised(answer.product, "catalog", "the product")?;
+        let (version, location) = (changed.version, format!("/v1/products/{}", changed.id));
+        Ok(Reply::created(&product(changed)?, &location).tagged(version))
+    };
+    gateway.replies.once(once, effect).await
+}
+
+/// Changes one variant of a product that is still as it was read.
+#[utoipa::path(patch, path = "/v1/products/{id}/variants/{sku}", tag = "catalog", request_body = VariantChange,
+    params(("id" = String, Path), ("sku" = String, Path),
+        ("if-match" = String, Header, description = "the product's ETag")),
+    responses((status = 200, body = Product)))]
+async fn change_variant(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path((id, sku)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(change): Json<VariantChange>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::UpdateVariantRequest {
+        product_id: id,
+        sku,
+        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        name: change.name,
+        options: change.options.map(|options| pb::Options {
+            values: options.into_iter().collect(),
+        }),
+        price: change.price.map(Into::into),
+        other_prices: change.prices.map(|prices| pb::Prices {
+            prices: prices.into_iter().map(Into::into).collect(),
+        }),
+    });
+    let mut catalog = gateway.peers.catalog.clone();
+    let answer = catalog.update_variant(request).await?.into_inner();
+    tagged(answer.product)
+}
+
+/// Deletes one variant of a product that is still as it was read; the last one stays.
+#[utoipa::path(delete, path = "/v1/products/{id}/variants/{sku}", tag = "catalog",
+    params(("id" = String, Path), ("sku" = String, Path),
+        ("if-match" = String, Header, description = "the product's ETag")),
+    responses((status = 204)))]
+async fn delete_variant(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path((id, sku)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::DeleteVariantRequest {
+        product_id: id,
+        sku,
+        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+    });
+    gateway
+        .peers
+        .catalog
+        .clone()
+        .delete_variant(request)
+        .await?;
+    Ok(Reply::nothing())
+}
+
+fn tagged(changed: Option<pb::Product>) -> Result<Reply, Problem> {
+    let changed = promised(changed, "catalog", "the product")?;
     let version = changed.version;
     Ok(Reply::ok(&product(changed)?).tagged(version))
 }
@@ -253,6 +408,7 @@ impl From<NewVariant> for pb::NewVariant {
             name: variant.name,
             options: variant.options.into_iter().collect(),
             price: Some(variant.price.into()),
+            other_prices: variant.prices.into_iter().map(Into::into).collect(),
             stock: variant.stock,
         }
     }
@@ -288,6 +444,7 @@ fn variant(variant: pb::Variant) -> Result<Variant, Problem> {
         sku: variant.sku,
         name: variant.name,
         options: variant.options.into_iter().collect(),
+        prices: variant.other_prices.into_iter().map(Into::into).collect(),
         available: variant.available,
     })
 }

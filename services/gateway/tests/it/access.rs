@@ -16,6 +16,7 @@ fn at(path: &str) -> String {
         .replace("{id}", "ord_1")
         .replace("{key}", "A")
         .replace("{slug}", "clothing")
+        .replace("{sku}", "A")
 }
 
 #[tokio::test]

@@ -47,6 +47,10 @@ scripted_peer! {
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;
         update_product(catalog::UpdateProductRequest) -> catalog::UpdateProductResponse;
+        delete_product(catalog::DeleteProductRequest) -> catalog::DeleteProductResponse;
+        add_variant(catalog::AddVariantRequest) -> catalog::AddVariantResponse;
+        update_variant(catalog::UpdateVariantRequest) -> catalog::UpdateVariantResponse;
+        delete_variant(catalog::DeleteVariantRequest) -> catalog::DeleteVariantResponse;
         list_categories(catalog::ListCategoriesRequest) -> catalog::ListCategoriesResponse;
         get_category(catalog::GetCategoryRequest) -> catalog::GetCategoryResponse;
         create_category(catalog::CreateCategoryRequest) -> catalog::CreateCategoryResponse;

@@ -538,6 +538,7 @@ async fn products_are_made_listed_and_read() {
                 name: variant.name.clone(),
                 options: variant.options.clone(),
                 price: variant.price.clone(),
+                other_prices: variant.other_prices.clone(),
                 available: variant.stock.unwrap_or_default(),
             })
             .collect(),
@@ -554,7 +555,8 @@ async fn products_are_made_listed_and_read() {
         .by(&admin)
         .key("k")
         .send(&json!({"name": "T-shirt", "currency": "JPY", "variants": [
-            {"sku": "M", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"}, "stock": 7},
+            {"sku": "M", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"},
+             "prices": [{"amount": 990, "currency": "EUR"}], "stock": 7},
             {"sku": "S", "price": {"amount": 1200, "currency": "JPY"}},
         ]}))
         .await;
@@ -569,8 +571,9 @@ async fn products_are_made_listed_and_read() {
             "category": null, "currency": "JPY", "price": {"amount": 1200, "currency": "JPY"}, "images": [],
             "rating": {"average": null, "count": 0, "histogram": [0, 0, 0, 0, 0]},
             "variants": [
-                {"sku": "M", "name": "", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"}, "available": 7},
-                {"sku": "S", "name": "", "options": {}, "price": {"amount": 1200, "currency": "JPY"}, "available": 0},
+                {"sku": "M", "name": "", "options": {"size": "M"}, "price": {"amount": 1250, "currency": "JPY"},
+                 "prices": [{"amount": 990, "currency": "EUR"}], "available": 7},
+                {"sku": "S", "name": "", "options": {}, "price": {"amount": 1200, "currency": "JPY"}, "prices": [], "available": 0},
             ],
             "status": "published", "created_at": AT_TEXT,
         })
@@ -597,7 +600,7 @@ async fn products_are_made_listed_and_read() {
             }),
         }));
     let told = world
-        .get("/v1/products?category=shirts&limit=1&cursor=5b5d")
+        .get("/v1/products?category=shirts&currency=EUR&limit=1&cursor=5b5d")
         .send_nothing()
         .await
         .json();
@@ -611,6 +614,109 @@ async fn products_are_made_listed_and_read() {
     assert_eq!(
         (asked.category.as_str(), page.size, page.token.as_str()),
         ("shirts", 1, "5b5d")
+    );
+    assert_eq!(asked.currency, "EUR");
+}
+
+#[tokio::test]
+async fn products_and_variants_are_changed_and_deleted_only_as_they_were_read() {
+    let world = World::new().await;
+    let admin = world.somebody(Role::Admin);
+    let paths = ["/v1/products/prd_1", "/v1/products/prd_1/variants/M"];
+    for path in paths {
+        for method in [Method::PATCH, Method::DELETE] {
+            let told = world.ask(method, path).by(&admin).send(&json!({})).await;
+            assert_eq!(
+                told.problem(),
+                (428, "precondition_required".into()),
+                "{path}"
+            );
+        }
+    }
+    let changed = catalog::Product {
+        id: "prd_1".to_owned(),
+        created_at: AT,
+        version: 8,
+        ..catalog::Product::default()
+    };
+    let answer = changed.clone();
+    world.catalog.update_product.otherwise(move |_| {
+        Ok(catalog::UpdateProductResponse {
+            product: Some(answer.clone()),
+        })
+    });
+    let answer = changed.clone();
+    world.catalog.update_variant.otherwise(move |_| {
+        Ok(catalog::UpdateVariantResponse {
+            product: Some(answer.clone()),
+        })
+    });
+    world
+        .catalog
+        .add_variant
+        .then(Ok(catalog::AddVariantResponse {
+            product: Some(changed),
+        }));
+    let patch = |path| {
+        let asking = world.ask(Method::PATCH, path).by(&admin);
+        asking.with("if-match", "\"7\"")
+    };
+    let told = patch(paths[0])
+        .send(&json!({"name": "Shirt", "category": "", "images": []}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("etag")),
+        (200, Some("\"8\""))
+    );
+    let asked = world.catalog.update_product.asked().remove(0);
+    assert_eq!(
+        (
+            asked.name.as_deref(),
+            asked.category.as_deref(),
+            asked.expected_version
+        ),
+        (Some("Shirt"), Some(""), 7)
+    );
+    assert!(asked.images.is_some_and(|images| images.urls.is_empty()));
+    assert_eq!((asked.description, asked.price), (None, None));
+
+    let told = patch(paths[1])
+        .send(&json!({"options": {"size": "M"}, "prices": [{"amount": 5, "currency": "EUR"}]}))
+        .await;
+    assert_eq!(told.status, 200);
+    let asked = world.catalog.update_variant.asked().remove(0);
+    assert_eq!(asked.sku, "M");
+    assert_eq!(asked.options.expect("set").values["size"], "M");
+    assert_eq!(asked.other_prices.expect("set").prices[0].amount, 5);
+
+    let told = world
+        .post("/v1/products/prd_1/variants")
+        .by(&admin)
+        .key("k")
+        .send(&json!({"sku": "L", "price": {"amount": 1250, "currency": "JPY"}, "stock": 3}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), told.header("location")),
+        (201, Some("/v1/products/prd_1"))
+    );
+    let asked = world.catalog.add_variant.asked().remove(0);
+    assert_eq!(asked.variant.expect("set").stock, Some(3));
+
+    world
+        .catalog
+        .delete_product
+        .then(Ok(catalog::DeleteProductResponse {}));
+    let told = world
+        .ask(Method::DELETE, paths[0])
+        .by(&admin)
+        .with("if-match", "\"8\"")
+        .send_nothing()
+        .await;
+    assert_eq!(told.status, 204);
+    let asked = world.catalog.delete_product.asked().remove(0);
+    assert_eq!(
+        (asked.product_id.as_str(), asked.expected_version),
+        ("prd_1", 8)
     );
 }
 

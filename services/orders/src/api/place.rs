@@ -105,6 +105,7 @@ impl Api {
             skus: (basket.lines().iter())
                 .map(|(sku, _)| sku.to_string())
                 .collect(),
+            ..catalog::QuoteVariantsRequest::default()
         };
         let mut catalog = self.desk.peers.catalog.clone();
         let answer = catalog

@@ -1,0 +1,110 @@
+//! How a product that is there changes: each change locks it, decides, writes and announces in one transaction.
+
+use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_platform::{database, service::Context};
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{Change, Product, VariantChange},
+    error::CatalogError,
+    listing::ensure_category,
+    messages, store,
+};
+
+/// Changes the product itself.
+///
+/// `expected` is the version the caller looked at, if they said so, here and below.
+pub(crate) async fn change(
+    id: Id<id::Product>,
+    change: Change,
+    expected: Option<i64>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Product, CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let before = lock(&mut tx, id).await?;
+    let version = before.version;
+    let category = before.draft.category.clone();
+    let product = before.change(change, expected)?;
+    if let Some(named) = &product.draft.category
+        && category.as_ref() != Some(named)
+    {
+        ensure_category(&mut tx, named, now).await?;
+    }
+    if product.version != version {
+        save(&mut tx, &product, now).await?;
+    }
+    database::commit(tx).await?;
+    Ok(product)
+}
+
+/// Changes one variant.
+pub(crate) async fn change_variant(
+    id: Id<id::Product>,
+    sku: &str,
+    change: VariantChange,
+    expected: Option<i64>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Product, CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let before = lock(&mut tx, id).await?;
+    let version = before.version;
+    let product = before.change_variant(sku, change, expected)?;
+    if product.version != version {
+        save(&mut tx, &product, now).await?;
+    }
+    database::commit(tx).await?;
+    Ok(product)
+}
+
+/// Takes one variant off for good. Its stock is the ledger's and stays there.
+pub(crate) async fn remove_variant(
+    id: Id<id::Product>,
+    sku: &str,
+    expected: Option<i64>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let product = lock(&mut tx, id).await?.remove(sku, expected)?;
+    save(&mut tx, &product, now).await?;
+    Ok(database::commit(tx).await?)
+}
+
+/// Takes the product off for good.
+pub(crate) async fn delete(
+    id: Id<id::Product>,
+    expected: Option<i64>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let product = lock(&mut tx, id).await?;
+    product.is_at(expected)?;
+    let version = product.version + 1;
+    store::delete_product(&mut tx, id, version, now).await?;
+    messages::announce_deleted(&mut tx, id, version, now).await?;
+    Ok(database::commit(tx).await?)
+}
+
+/// The product, which nobody else changes until the transaction ends.
+pub(crate) async fn lock(
+    db: &mut PgConnection,
+    id: Id<id::Product>,
+) -> Result<Product, CatalogError> {
+    let found = store::lock_product(db, id).await?;
+    found.ok_or(CatalogError::UnknownProduct)
+}
+
+/// Writes and announces what became of a locked product.
+pub(crate) async fn save(
+    db: &mut PgConnection,
+    product: &Product,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    store::save_product(db, product).await?;
+    store::save_variants(db, product).await?;
+    store::retire_variants(db, product, now).await?;
+    messages::announce_updated(db, product, now).await
+}
