@@ -139,7 +139,7 @@ pub async fn migrate_bus(owner_url: &str) -> Result<(), DatabaseError> {
     run(owner_url, &[&BUS_TABLES]).await
 }
 
-/// Makes the schema `service`, its two roles and their rights, as far as they are missing.
+/// Makes the schema `service`, its two roles and their rights, and the extensions, as far as they are missing.
 ///
 /// For databases that are ours: the embedded one and those of tests. Needs a superuser. Elsewhere an operator makes the
 /// same by hand. Roles belong to the whole server, so databases of one server share them; the rights are per database.
@@ -180,8 +180,12 @@ async fn fence(connection: &mut PgConnection, service: &str) -> Result<(), sqlx:
              END $$;"
         )
     };
+    let extensions: String = EXTENSIONS
+        .iter()
+        .map(|name| format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public;"))
+        .collect();
     let statements = format!(
-        "{owner} {app}
+        "{owner} {app} {extensions}
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;
          GRANT CONNECT ON DATABASE {database} TO {service}_owner, {service}_app;
          CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {service}_owner;
@@ -198,6 +202,10 @@ async fn fence(connection: &mut PgConnection, service: &str) -> Result<(), sqlx:
     tx.execute(AssertSqlSafe(statements)).await?;
     tx.commit().await
 }
+
+/// What services' tables may use besides what every server has, all of it delivered with PostgreSQL. On a server that is
+/// not ours its operator makes them, or lets the owners of schemas do so by the right to create in the database.
+const EXTENSIONS: [&str; 1] = ["pg_trgm"];
 
 /// Any number, as long as it is always the same.
 const FENCE_LOCK: i64 = 0x686f_6c64_6661_7374;

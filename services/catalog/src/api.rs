@@ -3,16 +3,14 @@
 mod categorize;
 mod change;
 mod create;
+mod list;
 
 use std::collections::{BTreeMap, HashMap};
 
-use holdfast_kernel::{
-    Currency, Id, Money, id,
-    page::{self, PageToken},
-    time,
-};
+use holdfast_kernel::{Currency, Id, Money, id, time};
 use holdfast_platform::{
     database,
+    fault::Fault,
     identity::{Access, AccessTable, Caller, Role},
     service::Context,
     wire,
@@ -21,7 +19,6 @@ use holdfast_proto::{
     catalog::v1::{self as pb, catalog_service_server::CatalogService},
     inventory::v1 as ledger,
     money::v1 as money_pb,
-    page::v1 as page_pb,
 };
 use tonic::{Request, Response, Status};
 
@@ -63,7 +60,7 @@ impl Api {
     }
 
     /// Products with what the ledger has available of each variant now.
-    async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, Status> {
+    async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, CatalogError> {
         let keys: Vec<String> = products
             .iter()
             .flat_map(|product| &product.draft.variants)
@@ -80,7 +77,8 @@ impl Api {
                 .inventory
                 .clone()
                 .get_pools(self.context.identity.request(request))
-                .await?;
+                .await
+                .map_err(|status| Fault::from_status(&status))?;
             let pools = answer.into_inner().pools;
             available.extend(pools.into_iter().map(|pool| (pool.key, pool.available)));
         }
@@ -90,7 +88,7 @@ impl Api {
             .collect())
     }
 
-    async fn encode_one(&self, product: Product) -> Result<pb::Product, Status> {
+    async fn encode_one(&self, product: Product) -> Result<pb::Product, CatalogError> {
         let mut encoded = self.encode(vec![product]).await?;
         Ok(encoded.pop().expect("one product in, one product out"))
     }
@@ -138,44 +136,15 @@ impl CatalogService for Api {
         }))
     }
 
-    /// Published products, for staff drafts too, newest first.
+    /// Published products, for staff drafts too: those that are looked for, in the order that is asked for.
     async fn list_products(
         &self,
         request: Request<pb::ListProductsRequest>,
     ) -> Result<Response<pb::ListProductsResponse>, Status> {
         let drafts = Caller::of(&request)?.has(Role::Staff);
-        let request = request.into_inner();
-        let asked = request.page.unwrap_or_default();
-        let size = page::page_size(asked.size).map_err(CatalogError::from)?;
-        let place = page::read_token(&asked.token).map_err(CatalogError::from)?;
-        let currency = parse_currency("currency", &request.currency)?;
-
-        let mut db = database::acquire(&self.context.database).await?;
-        let categories = match request.category.as_str() {
-            "" => None,
-            slug => Some(store::category_and_below(&mut db, slug).await?),
-        };
-        let categories = categories.as_deref();
-        let mut products =
-            store::list_products(&mut db, categories, currency, drafts, place, size + 1).await?;
-        drop(db);
-        let more = products.len() as i64 > size;
-        products.truncate(size as usize);
-        let next_token = products
-            .last()
-            .filter(|_| more)
-            .map(|last| PageToken::after(&(last.created_at.as_microsecond(), last.id.uuid())))
-            .unwrap_or_default()
-            .into_text();
-        if let Some(currency) = currency {
-            products = (products.into_iter())
-                .filter_map(|product| product.sold_in(currency))
-                .collect();
-        }
-        Ok(Response::new(pb::ListProductsResponse {
-            products: self.encode(products).await?,
-            page: Some(page_pb::PageInfo { next_token }),
-        }))
+        Ok(Response::new(
+            self.list(request.into_inner(), drafts).await?,
+        ))
     }
 
     /// Name and price of each sku that is for sale.

@@ -8,7 +8,7 @@ use crate::{
     domain::{Change, Product, VariantChange},
     error::CatalogError,
     listing::ensure_category,
-    messages, store,
+    messages, search, store,
 };
 
 /// Changes the product itself.
@@ -25,6 +25,7 @@ pub(crate) async fn change(
     let before = lock(&mut tx, id).await?;
     let version = before.version;
     let category = before.draft.category.clone();
+    let variants = before.draft.variants.clone();
     let product = before.change(change, expected)?;
     if let Some(named) = &product.draft.category
         && category.as_ref() != Some(named)
@@ -32,6 +33,9 @@ pub(crate) async fn change(
         ensure_category(&mut tx, named, now).await?;
     }
     if product.version != version {
+        if variants != product.draft.variants {
+            save_variants(&mut tx, &product, now).await?;
+        }
         save(&mut tx, &product, now).await?;
     }
     database::commit(tx).await?;
@@ -52,6 +56,7 @@ pub(crate) async fn change_variant(
     let version = before.version;
     let product = before.change_variant(sku, change, expected)?;
     if product.version != version {
+        save_variants(&mut tx, &product, now).await?;
         save(&mut tx, &product, now).await?;
     }
     database::commit(tx).await?;
@@ -68,6 +73,7 @@ pub(crate) async fn remove_variant(
 ) -> Result<(), CatalogError> {
     let mut tx = database::begin(&context.database).await?;
     let product = lock(&mut tx, id).await?.remove(sku, expected)?;
+    save_variants(&mut tx, &product, now).await?;
     save(&mut tx, &product, now).await?;
     Ok(database::commit(tx).await?)
 }
@@ -97,14 +103,23 @@ pub(crate) async fn lock(
     found.ok_or(CatalogError::UnknownProduct)
 }
 
-/// Writes and announces what became of a locked product.
+/// Writes what became of a locked product's variants.
+pub(crate) async fn save_variants(
+    db: &mut PgConnection,
+    product: &Product,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    store::save_variants(db, product).await?;
+    store::retire_variants(db, product, now).await
+}
+
+/// Writes and announces what became of a locked product, its variants left out.
 pub(crate) async fn save(
     db: &mut PgConnection,
     product: &Product,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    store::save_product(db, product).await?;
-    store::save_variants(db, product).await?;
-    store::retire_variants(db, product, now).await?;
+    let findable = search::findable(db, product).await?;
+    store::save_product(db, product, &findable).await?;
     messages::announce_updated(db, product, now).await
 }

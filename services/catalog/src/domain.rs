@@ -1,6 +1,7 @@
 //! Products, their variants, and what they may look like.
 
 pub(crate) mod category;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -363,21 +364,7 @@ impl Variant {
 
     fn check(&self, field: &str, currency: Currency) -> Result<(), CatalogError> {
         within(&format!("{field}.name"), &self.name, 0, NAME_MAX_CHARS)?;
-        counted(
-            &format!("{field}.options"),
-            self.options.len(),
-            0,
-            OPTIONS_MAX_ENTRIES,
-        )?;
-        for (name, value) in &self.options {
-            within(&format!("{field}.options"), name, 1, OPTION_MAX_CHARS)?;
-            within(
-                &format!("{field}.options.{name}"),
-                value,
-                1,
-                OPTION_MAX_CHARS,
-            )?;
-        }
+        check_option_list(&format!("{field}.options"), &self.options)?;
         if self.price.currency != currency {
             return Err(CatalogError::CurrencyMixed {
                 sku: self.sku.clone(),
@@ -419,6 +406,24 @@ impl Status {
             )),
         }
     }
+}
+
+/// Options that are looked for, if any variant could have them.
+pub(crate) fn check_options(
+    field: &str,
+    options: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, CatalogError> {
+    check_option_list(field, &options)?;
+    Ok(options)
+}
+
+fn check_option_list(field: &str, options: &BTreeMap<String, String>) -> Result<(), CatalogError> {
+    counted(field, options.len(), 0, OPTIONS_MAX_ENTRIES)?;
+    for (name, value) in options {
+        within(field, name, 1, OPTION_MAX_CHARS)?;
+        within(&format!("{field}.{name}"), value, 1, OPTION_MAX_CHARS)?;
+    }
+    Ok(())
 }
 
 /// Names a field of one variant as who sent that variant alone knows it: `name` of `variants[3].name`.

@@ -1,7 +1,7 @@
 //! Products, their variants and categories: what is for sale, under which name, at which price.
 //!
 //! Read in this order: `domain` (products and what they may look like), `listing` (how a product gets its first stock
-//! and is put on sale), `changing` (how it changes after that), `api` (the door), `store` (its tables), `messages`,
+//! and is put on sale), `changing` (how it changes after that), `search` (how it is found), `api` (the door), `store` (its tables), `messages`,
 //! `error`.
 
 mod api;
@@ -10,11 +10,12 @@ mod domain;
 mod error;
 mod listing;
 mod messages;
+mod search;
 mod store;
 
 use holdfast_platform::{
     identity::Gate,
-    service::{Context, Service, StartError},
+    service::{Context, Service, StartError, Task},
     transport::Transport,
 };
 use holdfast_proto::{
@@ -53,7 +54,11 @@ pub struct Peers {
 /// Builds the service.
 pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
+    let finding = search::keep_findable(context.clone());
     let server = CatalogServiceServer::new(api::Api::new(peers, context));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
-    Ok(Service::new("catalog", routes))
+    Ok(Service {
+        tasks: vec![Task::new("keeping products findable", finding)],
+        ..Service::new("catalog", routes)
+    })
 }

@@ -16,7 +16,7 @@ use crate::{
         category::{Category, Tree},
     },
     error::CatalogError,
-    messages, store,
+    messages, search, store,
 };
 
 /// A wish to sell something.
@@ -133,6 +133,7 @@ async fn write_variant(
         return Err(CatalogError::SkuTaken(vec![sku.clone()]));
     }
     let product = before.add(addition.variant.clone())?;
+    changing::save_variants(&mut tx, &product, now).await?;
     changing::save(&mut tx, &product, now).await?;
     store::note_addition(&mut tx, sku, addition.request, &addition.fingerprint).await?;
     Ok(database::commit(tx).await?)
@@ -149,6 +150,7 @@ async fn take_back(
     let sku = addition.variant.sku.as_str();
     if product.has(&addition.variant.sku) {
         let product = product.remove(sku, None)?;
+        changing::save_variants(&mut tx, &product, now).await?;
         changing::save(&mut tx, &product, now).await?;
         store::take_back_addition(&mut tx, addition.request).await?;
     }
@@ -195,7 +197,8 @@ async fn write_draft(
         created_at: now,
         version: 1,
     };
-    store::insert_product(&mut tx, &product, &listing.fingerprint).await?;
+    let findable = search::findable(&mut tx, &product).await?;
+    store::insert_product(&mut tx, &product, &findable, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
     database::commit(tx).await?;
     Ok(())

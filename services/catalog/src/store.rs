@@ -1,6 +1,7 @@
-//! Every statement: on products and variants here, on categories in a file of their own.
+//! Every statement: on products and variants here, on categories and on finding products in files of their own.
 
 mod category;
+mod search;
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,12 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-pub(crate) use category::*;
+pub(crate) use {category::*, search::*};
 
 use crate::{
     domain::{Draft, Product, Status, Variant},
     error::CatalogError,
 };
-
-/// Where a list goes on: behind the product made then, of that id.
-pub(crate) type ListPlace = (i64, Uuid);
 
 /// A variant as a purchase needs it.
 pub(crate) struct Quote {
@@ -73,13 +71,14 @@ pub(crate) async fn find_taken_skus(
 pub(crate) async fn insert_product(
     db: &mut PgConnection,
     product: &Product,
+    findable: &Findable,
     fingerprint: &[u8],
 ) -> Result<(), CatalogError> {
     let draft = &product.draft;
     sqlx::query(
         "INSERT INTO product (id, fingerprint, slug, name, description, kind, category, currency, images, status,
-                              created_at, version)
-         VALUES ($1, $2, $3, $4, $5, 'good', $6, $7, $8, $9, $10, $11)",
+                              created_at, version, document, sort_name, indexed)
+         VALUES ($1, $2, $3, $4, $5, 'good', $6, $7, $8, $9, $10, $11, $12::tsvector, $13, true)",
     )
     .bind(product.id.uuid())
     .bind(fingerprint)
@@ -92,9 +91,12 @@ pub(crate) async fn insert_product(
     .bind(product.status.as_str())
     .bind(product.created_at.to_sqlx())
     .bind(product.version)
+    .bind(&findable.vector)
+    .bind(&findable.sort_name)
     .execute(&mut *db)
     .await?;
-    save_variants(db, product).await
+    save_variants(db, product).await?;
+    save_findable(db, product, findable).await
 }
 
 /// Writes the variants a product has, their prices too; others it had are off sale from then on.
@@ -245,10 +247,13 @@ pub(crate) async fn delete_draft(
 pub(crate) async fn save_product(
     db: &mut PgConnection,
     product: &Product,
+    findable: &Findable,
 ) -> Result<(), CatalogError> {
     let draft = &product.draft;
     sqlx::query(
-        "UPDATE product SET name = $2, description = $3, category = $4, images = $5, status = $6, version = $7
+        "UPDATE product
+         SET name = $2, description = $3, category = $4, images = $5, status = $6, version = $7,
+             document = $8::tsvector, sort_name = $9, indexed = true
          WHERE id = $1",
     )
     .bind(product.id.uuid())
@@ -258,9 +263,11 @@ pub(crate) async fn save_product(
     .bind(&draft.images)
     .bind(product.status.as_str())
     .bind(product.version)
-    .execute(db)
+    .bind(&findable.vector)
+    .bind(&findable.sort_name)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    save_findable(db, product, findable).await
 }
 
 /// Takes a product off for good. Programs that know nothing of that see a draft.
@@ -326,38 +333,18 @@ pub(crate) async fn find_product_by_slug(
     Ok(with_variants(db, row.into_iter().collect()).await?.pop())
 }
 
-/// Products newest first, from behind `place` on, of these categories or of all; drafts only where they are asked for.
-pub(crate) async fn list_products(
+/// The products of these ids, in this order; those that are not there any more are left out.
+pub(crate) async fn find_products(
     db: &mut PgConnection,
-    categories: Option<&[String]>,
-    currency: Option<Currency>,
-    drafts: bool,
-    place: Option<ListPlace>,
-    limit: i64,
+    products: &[Uuid],
 ) -> Result<Vec<Product>, CatalogError> {
-    let (at, id) = place.unzip();
-    let at = at
-        .map(Timestamp::from_microsecond)
-        .transpose()
-        .map_err(|_| CatalogError::Page(holdfast_kernel::page::InvalidPage::Token))?;
     let rows: Vec<ProductRow> = sqlx::query_as(
-        "SELECT id, slug, name, description, category, currency, images, status, created_at, version
-         FROM product
-         WHERE (status = 'published' OR $1) AND deleted_at IS NULL
-           AND ($2::text[] IS NULL OR category = ANY ($2))
-           AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
-           AND ($6::text IS NULL OR currency = $6 OR EXISTS (
-               SELECT 1 FROM variant JOIN variant_price USING (sku)
-               WHERE product_id = product.id AND deleted_at IS NULL AND variant_price.currency = $6))
-         ORDER BY created_at DESC, id DESC
-         LIMIT $5",
+        "SELECT p.id, slug, name, description, category, currency, images, status, created_at, version
+         FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (id, place) JOIN product p ON p.id = wanted.id
+         WHERE deleted_at IS NULL
+         ORDER BY wanted.place",
     )
-    .bind(drafts)
-    .bind(categories)
-    .bind(at.map(ToSqlx::to_sqlx))
-    .bind(id)
-    .bind(limit)
-    .bind(currency.as_ref().map(Currency::code))
+    .bind(products)
     .fetch_all(&mut *db)
     .await?;
     with_variants(db, rows).await

@@ -97,6 +97,8 @@ impl Api {
                 tree.may_hang(&before.slug, category.parent.as_deref())?;
             }
             store::save_category(&mut tx, &before.slug, &category).await?;
+            let branch = store::category_and_below(&mut tx, &category.slug).await?;
+            store::refind_branch(&mut tx, &branch).await?;
         }
         database::commit(tx).await?;
         self.category(&category.slug).await

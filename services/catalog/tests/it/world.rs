@@ -1,6 +1,6 @@
 //! A shop's catalog beside a ledger that answers as the test says.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use holdfast_kernel::{RequestId, Timestamp};
 use holdfast_platform::{
@@ -36,6 +36,10 @@ holdfast_testkit::scripted_peer! {
         list_movements(ledger::ListMovementsRequest) -> ledger::ListMovementsResponse;
     }
 }
+
+/// How often a condition that has to come about is looked at, and for how long at most.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     db: TestDatabase,
@@ -73,6 +77,9 @@ impl World {
         };
         let context = realm.context("catalog", db.app());
         let service = holdfast_catalog::build(peers, context).expect("nothing to fail on");
+        for task in service.tasks {
+            tokio::spawn(task.work);
+        }
         Self {
             db,
             clock,
@@ -141,6 +148,30 @@ impl World {
             .update_product(self.admin.ask(request))
             .await?;
         Ok(answer.into_inner().product.expect("set"))
+    }
+
+    /// Waits until a search finds these skus.
+    pub(crate) async fn until_found(&self, query: &str, wanted: &[&str]) {
+        let waiting = async {
+            loop {
+                let request = pb::ListProductsRequest {
+                    query: query.to_owned(),
+                    ..pb::ListProductsRequest::default()
+                };
+                let answer = self
+                    .client()
+                    .list_products(tonic::Request::new(request))
+                    .await;
+                let products = answer.expect("an answer").into_inner().products;
+                let found = products.iter().map(|product| &product.variants[0].sku);
+                if found.eq(wanted) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let waited = tokio::time::timeout(WAIT_MAX, waiting).await;
+        assert!(waited.is_ok(), "{query:?} does not find {wanted:?}");
     }
 
     /// Rows of products and of variants.

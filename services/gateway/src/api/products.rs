@@ -1,5 +1,7 @@
 //! What is for sale.
 
+use std::collections::{BTreeMap, HashMap};
+
 use axum::{
     Extension,
     extract::{Path, State},
@@ -137,6 +139,19 @@ struct Variant {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct Wanted {
+    /// Words it has to have, all of them, as they are or as beginnings; misspelt ones are guessed.
+    q: Option<String>,
+    /// Some of `good`, `stay`, `tour`, parted by commas.
+    kind: Option<String>,
+    /// `relevance` (when there is a `q`), `newest` (when there is none), `price`, `-price`, `name` or `rating`.
+    sort: Option<String>,
+    /// What one variant has to have: `size=M;color=Red`.
+    options: Option<String>,
+    /// Minor units of the currency asked for, or of the product's own; of its cheapest variant.
+    price_min: Option<i64>,
+    price_max: Option<i64>,
+    /// `false` leaves the facets out, which take counting.
+    facets: Option<bool>,
     /// A category's slug; those below it count.
     category: Option<String>,
     /// ISO 4217: only what is sold in it, at its prices there.
@@ -147,8 +162,51 @@ struct Wanted {
     cursor: Option<String>,
 }
 
-/// Lists published products, newest first; staff see drafts too.
-#[utoipa::path(get, path = "/v1/products", tag = "catalog", params(Wanted), responses((status = 200, body = Page<Product>)))]
+/// A slice of the products found.
+#[derive(Serialize, ToSchema)]
+struct ProductPage {
+    #[serde(flatten)]
+    page: Page<Product>,
+    /// What the whole result has; on its first slice.
+    facets: Option<Facets>,
+}
+
+/// What the products found have, and how many have it; of each the 100 that most have.
+#[derive(Serialize, ToSchema)]
+struct Facets {
+    /// By slug.
+    categories: Vec<FacetValue>,
+    /// By name of the option.
+    options: BTreeMap<String, Vec<FacetValue>>,
+    /// By lowest price: in the currency asked for, or each product in its own.
+    prices: Vec<PriceRange>,
+    /// In which they have a price.
+    currencies: Vec<FacetValue>,
+    /// Products counted, at most 10,000.
+    counted: i64,
+    /// Whether those are all.
+    complete: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct FacetValue {
+    #[schema(example = "clothing")]
+    value: String,
+    count: i64,
+}
+
+/// From an amount on, below another; null: without end. Minor units.
+#[derive(Serialize, ToSchema)]
+struct PriceRange {
+    #[schema(example = "JPY")]
+    currency: String,
+    from: i64,
+    below: Option<i64>,
+    count: i64,
+}
+
+/// Finds published products by words and filters; staff find drafts too.
+#[utoipa::path(get, path = "/v1/products", tag = "catalog", params(Wanted), responses((status = 200, body = ProductPage)))]
 async fn list_products(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -158,6 +216,13 @@ async fn list_products(
         category: wanted.category.unwrap_or_default(),
         page: Some(Slice::new(wanted.limit, wanted.cursor).request()?),
         currency: wanted.currency.unwrap_or_default(),
+        query: wanted.q.unwrap_or_default(),
+        sort: wanted.sort.unwrap_or_default(),
+        options: read_options(&wanted.options.unwrap_or_default())?,
+        price_min: wanted.price_min,
+        price_max: wanted.price_max,
+        kinds: listed(&wanted.kind.unwrap_or_default()),
+        facets: wanted.facets.unwrap_or(true),
     });
     let answer = gateway
         .peers
@@ -172,7 +237,10 @@ async fn list_products(
         .into_iter()
         .map(product)
         .collect::<Result<_, _>>()?;
-    Ok(Reply::ok(&Page::<Product>::new(products, answer.page)))
+    Ok(Reply::ok(&ProductPage {
+        page: Page::new(products, answer.page),
+        facets: answer.facets.map(Into::into),
+    }))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -410,6 +478,53 @@ impl From<NewVariant> for pb::NewVariant {
             price: Some(variant.price.into()),
             other_prices: variant.prices.into_iter().map(Into::into).collect(),
             stock: variant.stock,
+        }
+    }
+}
+
+/// Entries of a list that are parted by commas.
+fn listed(text: &str) -> Vec<String> {
+    let entries = text.split(',').map(str::trim);
+    let entries = entries.filter(|entry| !entry.is_empty());
+    entries.map(ToOwned::to_owned).collect()
+}
+
+/// `size=M;color=Red`, as product files write it.
+fn read_options(text: &str) -> Result<HashMap<String, String>, GatewayError> {
+    text.split(';')
+        .filter(|option| !option.is_empty())
+        .map(|option| {
+            let (name, value) = option.split_once('=').ok_or_else(|| GatewayError::Field {
+                field: "options".to_owned(),
+                text: format!("got {option:?}, wanted such as size=M;color=Red"),
+            })?;
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+impl From<pb::Facets> for Facets {
+    fn from(facets: pb::Facets) -> Self {
+        let values = |values: Vec<pb::FacetValue>| -> Vec<FacetValue> {
+            let value = |pb::FacetValue { value, count }| FacetValue { value, count };
+            values.into_iter().map(value).collect()
+        };
+        Self {
+            categories: values(facets.categories),
+            options: (facets.options.into_iter())
+                .map(|option| (option.name, values(option.values)))
+                .collect(),
+            prices: (facets.prices.into_iter())
+                .map(|range| PriceRange {
+                    currency: range.currency,
+                    from: range.from,
+                    below: range.below,
+                    count: range.count,
+                })
+                .collect(),
+            currencies: values(facets.currencies),
+            counted: facets.counted,
+            complete: facets.complete,
         }
     }
 }

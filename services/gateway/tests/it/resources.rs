@@ -595,12 +595,30 @@ async fn products_are_made_listed_and_read() {
         .list_products
         .then(Ok(catalog::ListProductsResponse {
             products: vec![listed],
+            facets: Some(catalog::Facets {
+                categories: vec![catalog::FacetValue {
+                    value: "shirts".to_owned(),
+                    count: 3,
+                }],
+                prices: vec![catalog::PriceRange {
+                    currency: "EUR".to_owned(),
+                    from: 500,
+                    below: None,
+                    count: 3,
+                }],
+                counted: 3,
+                complete: true,
+                ..catalog::Facets::default()
+            }),
             page: Some(PageInfo {
                 next_token: "7b7d".to_owned(),
             }),
         }));
     let told = world
-        .get("/v1/products?category=shirts&currency=EUR&limit=1&cursor=5b5d")
+        .get(
+            "/v1/products?category=shirts&currency=EUR&limit=1&cursor=5b5d&q=red+shirt&sort=-price\
+              &options=size=M;color=Dark%20red&price_min=5&kind=good,tour",
+        )
         .send_nothing()
         .await
         .json();
@@ -616,6 +634,31 @@ async fn products_are_made_listed_and_read() {
         ("shirts", 1, "5b5d")
     );
     assert_eq!(asked.currency, "EUR");
+    assert_eq!(
+        (asked.query.as_str(), asked.sort.as_str()),
+        ("red shirt", "-price")
+    );
+    assert_eq!((asked.price_min, asked.price_max), (Some(5), None));
+    assert_eq!(
+        (asked.kinds, asked.facets),
+        (vec!["good".to_owned(), "tour".to_owned()], true)
+    );
+    assert_eq!(
+        (
+            asked.options["size"].as_str(),
+            asked.options["color"].as_str()
+        ),
+        ("M", "Dark red")
+    );
+    assert_eq!(
+        told["facets"],
+        json!({
+            "categories": [{"value": "shirts", "count": 3}], "options": {}, "currencies": [],
+            "prices": [{"currency": "EUR", "from": 500, "below": null, "count": 3}], "counted": 3, "complete": true,
+        })
+    );
+    let told = world.get("/v1/products?options=size").send_nothing().await;
+    assert_eq!(told.json()["errors"][0]["field"], "options");
 }
 
 #[tokio::test]

@@ -1,0 +1,467 @@
+//! Every statement that finds products, and those that keep what they are found by.
+
+use std::collections::BTreeMap;
+
+use holdfast_kernel::{Currency, Id, Timestamp, id};
+use jiff_sqlx::ToSqlx;
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+use crate::{domain::Product, error::CatalogError};
+
+/// What a product is found by.
+pub(crate) struct Findable {
+    /// As PostgreSQL writes a `tsvector`.
+    pub(crate) vector: String,
+    pub(crate) sort_name: String,
+    /// Whole words, in order.
+    pub(crate) words: Vec<String>,
+}
+
+/// What products have to be to be found.
+#[derive(Debug, Clone)]
+pub(crate) struct Filter {
+    /// Slugs; none: all.
+    pub(crate) categories: Option<Vec<String>>,
+    pub(crate) currency: Option<Currency>,
+    /// What one variant has, all of it.
+    pub(crate) options: BTreeMap<String, String>,
+    /// Minor units of the currency asked for, or of the product's own.
+    pub(crate) price_min: Option<i64>,
+    pub(crate) price_max: Option<i64>,
+    /// Whether drafts are found too.
+    pub(crate) drafts: bool,
+}
+
+/// The words looked for, as PostgreSQL writes them.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// A `tsquery`: what a product has to have.
+    pub(crate) all: String,
+    /// A `tsquery`: what counts for more.
+    pub(crate) exact: String,
+    /// The whole text, folded; a name that is this comes first.
+    pub(crate) name: String,
+}
+
+/// A product's place in a list: the list goes up by rank, name and id.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Hit {
+    pub(crate) rank: i64,
+    pub(crate) name: String,
+    pub(crate) id: Uuid,
+}
+
+/// How many of some products have something.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Counted {
+    /// `category`, `option`, `currency` or `price`.
+    pub(crate) facet: String,
+    /// The category's slug, the option's name, or the currency.
+    pub(crate) name: String,
+    /// The option's value.
+    pub(crate) value: String,
+    /// The place of the price among the steps.
+    pub(crate) step: i32,
+    pub(crate) count: i64,
+}
+
+/// Those that have the words. Ranks are millionths, the best the lowest.
+const SEARCH: &str = "
+    WITH hit AS (
+        SELECT p.id,
+               CASE $1
+                   WHEN 'relevance' THEN -(1000000 * (
+                       ts_rank('{0.05, 0.2, 0.5, 1.0}', p.document, $3::tsquery)
+                       + 0.3 * ts_rank('{0.05, 0.2, 0.5, 1.0}', p.document, $2::tsquery)
+                       + CASE WHEN p.sort_name = $4 THEN 1.0
+                              WHEN starts_with(p.sort_name, $4) THEN 0.1
+                              ELSE 0 END))::bigint
+                   WHEN 'newest' THEN -(1000000 * extract(epoch FROM p.created_at))::bigint
+                   WHEN 'price' THEN coalesce(pp.low, 0)
+                   WHEN '-price' THEN -coalesce(pp.low, 0)
+                   WHEN 'rating' THEN -p.rating
+                   ELSE 0
+               END::bigint AS rank,
+               left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name
+        FROM product p
+        LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($5::text, p.currency)
+        WHERE p.document @@ $2::tsquery
+          AND (p.status = 'published' OR $6) AND p.deleted_at IS NULL
+          AND ($5::text IS NULL OR pp.currency IS NOT NULL)
+          AND ($7::text[] IS NULL OR p.category = ANY ($7))
+          AND ($8::bigint IS NULL OR pp.low >= $8)
+          AND ($9::bigint IS NULL OR pp.low <= $9)
+          AND ($10::jsonb = '{}' OR EXISTS (
+              SELECT 1 FROM variant v
+              WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $10))
+    )
+    SELECT rank, name, id FROM hit
+    WHERE $11::bigint IS NULL OR (rank, name, id) > ($11, $12::text, $13::uuid)
+    ORDER BY rank, name, id
+    LIMIT $14";
+
+/// Newest first. The rank is the moment, negative.
+const NEWEST: &str = "
+    SELECT -(1000000 * extract(epoch FROM p.created_at))::bigint AS rank, '' AS name, p.id
+    FROM product p
+    LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($1::text, p.currency)
+    WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+      AND ($1::text IS NULL OR pp.currency IS NOT NULL)
+      AND ($3::text[] IS NULL OR p.category = ANY ($3))
+      AND ($4::bigint IS NULL OR pp.low >= $4)
+      AND ($5::bigint IS NULL OR pp.low <= $5)
+      AND ($6::jsonb = '{}' OR EXISTS (
+          SELECT 1 FROM variant v
+          WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+      AND ($7::timestamptz IS NULL OR (p.created_at, p.id) < ($7, $8::uuid))
+    ORDER BY p.created_at DESC, p.id DESC
+    LIMIT $9";
+
+/// By price, name or rating.
+const BROWSE: &str = "
+    WITH hit AS (
+        SELECT p.id,
+               CASE $1
+                   WHEN 'price' THEN coalesce(pp.low, 0)
+                   WHEN '-price' THEN -coalesce(pp.low, 0)
+                   WHEN 'rating' THEN -p.rating
+                   ELSE 0
+               END::bigint AS rank,
+               left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name
+        FROM product p
+        LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($2::text, p.currency)
+        WHERE (p.status = 'published' OR $3) AND p.deleted_at IS NULL
+          AND ($2::text IS NULL OR pp.currency IS NOT NULL)
+          AND ($4::text[] IS NULL OR p.category = ANY ($4))
+          AND ($5::bigint IS NULL OR pp.low >= $5)
+          AND ($6::bigint IS NULL OR pp.low <= $6)
+          AND ($7::jsonb = '{}' OR EXISTS (
+              SELECT 1 FROM variant v
+              WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $7))
+    )
+    SELECT rank, name, id FROM hit
+    WHERE $8::bigint IS NULL OR (rank, name, id) > ($8, $9::text, $10::uuid)
+    ORDER BY rank, name, id
+    LIMIT $11";
+
+/// Products that have the words, from behind `place` on, by `sort`.
+pub(crate) async fn search_products(
+    db: &mut PgConnection,
+    terms: &Terms,
+    sort: &str,
+    filter: &Filter,
+    place: Option<&Hit>,
+    limit: i64,
+) -> Result<Vec<Hit>, CatalogError> {
+    Ok(sqlx::query_as(SEARCH)
+        .bind(sort)
+        .bind(&terms.all)
+        .bind(&terms.exact)
+        .bind(&terms.name)
+        .bind(filter.currency.as_ref().map(Currency::code))
+        .bind(filter.drafts)
+        .bind(filter.categories.as_deref())
+        .bind(filter.price_min)
+        .bind(filter.price_max)
+        .bind(Json(&filter.options))
+        .bind(place.map(|hit| hit.rank))
+        .bind(place.map(|hit| hit.name.as_str()))
+        .bind(place.map(|hit| hit.id))
+        .bind(limit)
+        .fetch_all(db)
+        .await?)
+}
+
+/// Products newest first, from behind `place` on.
+pub(crate) async fn newest_products(
+    db: &mut PgConnection,
+    filter: &Filter,
+    place: Option<(Timestamp, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Hit>, CatalogError> {
+    Ok(sqlx::query_as(NEWEST)
+        .bind(filter.currency.as_ref().map(Currency::code))
+        .bind(filter.drafts)
+        .bind(filter.categories.as_deref())
+        .bind(filter.price_min)
+        .bind(filter.price_max)
+        .bind(Json(&filter.options))
+        .bind(place.map(|(at, _)| at.to_sqlx()))
+        .bind(place.map(|(_, id)| id))
+        .bind(limit)
+        .fetch_all(db)
+        .await?)
+}
+
+/// Products by price, name or rating, from behind `place` on.
+pub(crate) async fn browse_products(
+    db: &mut PgConnection,
+    sort: &str,
+    filter: &Filter,
+    place: Option<&Hit>,
+    limit: i64,
+) -> Result<Vec<Hit>, CatalogError> {
+    Ok(sqlx::query_as(BROWSE)
+        .bind(sort)
+        .bind(filter.currency.as_ref().map(Currency::code))
+        .bind(filter.drafts)
+        .bind(filter.categories.as_deref())
+        .bind(filter.price_min)
+        .bind(filter.price_max)
+        .bind(Json(&filter.options))
+        .bind(place.map(|hit| hit.rank))
+        .bind(place.map(|hit| hit.name.as_str()))
+        .bind(place.map(|hit| hit.id))
+        .bind(limit)
+        .fetch_all(db)
+        .await?)
+}
+
+/// How many of these products are in which category, have which option, are sold in which currency and at which price:
+/// in the currency, or each in its own, by the steps between prices.
+pub(crate) async fn count_facets(
+    db: &mut PgConnection,
+    products: &[Uuid],
+    currency: Option<Currency>,
+    steps: &[i64],
+) -> Result<Vec<Counted>, CatalogError> {
+    Ok(sqlx::query_as(
+        "SELECT 'category' AS facet, p.category AS name, '' AS value, 0 AS step, count(*) AS count
+         FROM product p
+         WHERE p.id = ANY ($1) AND p.category IS NOT NULL
+         GROUP BY p.category
+         UNION ALL
+         SELECT 'option', o.key, o.value, 0, count(DISTINCT v.product_id)
+         FROM variant v CROSS JOIN LATERAL jsonb_each_text(v.options) AS o
+         WHERE v.product_id = ANY ($1) AND v.deleted_at IS NULL
+         GROUP BY o.key, o.value
+         UNION ALL
+         SELECT 'currency', pp.currency, '', 0, count(*)
+         FROM product_price pp
+         WHERE pp.product_id = ANY ($1)
+         GROUP BY pp.currency
+         UNION ALL
+         SELECT 'price', pp.currency, '', width_bucket(pp.low, $3::bigint[]), count(*)
+         FROM product p JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($2, p.currency)
+         WHERE p.id = ANY ($1)
+         GROUP BY pp.currency, 4
+         ORDER BY facet, count DESC, name, value",
+    )
+    .bind(products)
+    .bind(currency.as_ref().map(Currency::code))
+    .bind(steps)
+    .fetch_all(db)
+    .await?)
+}
+
+/// Those of the words that no product has, not even as the beginning of one.
+pub(crate) async fn unknown_words(
+    db: &mut PgConnection,
+    words: &[String],
+) -> Result<Vec<String>, CatalogError> {
+    Ok(sqlx::query_scalar(
+        "SELECT given FROM unnest($1::text[]) AS given
+         WHERE NOT EXISTS (
+             SELECT 1 FROM word
+             WHERE word >= given COLLATE \"C\" AND word < (given || chr(1114111)) COLLATE \"C\")",
+    )
+    .bind(words)
+    .fetch_all(db)
+    .await?)
+}
+
+/// The words that look most like this one.
+pub(crate) async fn words_near(
+    db: &mut PgConnection,
+    word: &str,
+    limit: i64,
+) -> Result<Vec<String>, CatalogError> {
+    Ok(
+        sqlx::query_scalar("SELECT word FROM word ORDER BY word <-> $1 LIMIT $2")
+            .bind(word)
+            .bind(limit)
+            .fetch_all(db)
+            .await?,
+    )
+}
+
+/// Writes the prices and words that a product is found by; the rest stands in its row.
+pub(crate) async fn save_findable(
+    db: &mut PgConnection,
+    product: &Product,
+    findable: &Findable,
+) -> Result<(), CatalogError> {
+    let lowest = product.draft.lowest_prices();
+    let currencies: Vec<&str> = lowest.keys().map(Currency::code).collect();
+    let lows: Vec<i64> = lowest.values().copied().collect();
+    sqlx::query("DELETE FROM product_price WHERE product_id = $1 AND currency <> ALL ($2)")
+        .bind(product.id.uuid())
+        .bind(&currencies)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "INSERT INTO product_price (product_id, currency, low)
+         SELECT $1, currency, low FROM unnest($2::text[], $3::bigint[]) AS given (currency, low)
+         ON CONFLICT (product_id, currency) DO UPDATE SET low = excluded.low",
+    )
+    .bind(product.id.uuid())
+    .bind(currencies)
+    .bind(lows)
+    .execute(&mut *db)
+    .await?;
+    // In order, so that two who write the same words never wait for each other in a circle.
+    sqlx::query(
+        "INSERT INTO word (word)
+         SELECT given FROM unnest($1::text[]) AS given
+         WHERE NOT EXISTS (SELECT 1 FROM word WHERE word = given COLLATE \"C\")
+         ORDER BY given COLLATE \"C\"
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&findable.words)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes what is found by the words of a product whose own columns stay.
+pub(crate) async fn save_words(
+    db: &mut PgConnection,
+    product: Id<id::Product>,
+    findable: &Findable,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE product SET document = $2::tsvector, sort_name = $3, indexed = true WHERE id = $1",
+    )
+    .bind(product.uuid())
+    .bind(&findable.vector)
+    .bind(&findable.sort_name)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Some product that is not found by what it is now, and that nobody else is at.
+pub(crate) async fn lock_unfindable(
+    db: &mut PgConnection,
+) -> Result<Option<Id<id::Product>>, CatalogError> {
+    let id: Option<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM product WHERE NOT indexed AND deleted_at IS NULL
+         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(id.map(Id::new))
+}
+
+/// Has the products of a branch of the tree found anew, for it has other names.
+pub(crate) async fn refind_branch(
+    db: &mut PgConnection,
+    categories: &[String],
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE product SET indexed = false WHERE category = ANY ($1)")
+        .bind(categories)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Names of a category and of those it hangs below.
+pub(crate) async fn category_names(
+    db: &mut PgConnection,
+    slug: &str,
+) -> Result<Vec<String>, CatalogError> {
+    Ok(sqlx::query_scalar(
+        "WITH RECURSIVE above AS (
+             SELECT slug, name, parent FROM category WHERE slug = $1
+             UNION
+             SELECT c.slug, c.name, c.parent FROM category c JOIN above ON c.slug = above.parent
+         )
+         SELECT coalesce(name, slug) FROM above",
+    )
+    .bind(slug)
+    .fetch_all(db)
+    .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_testkit::TestDatabase;
+    use sqlx::{AssertSqlSafe, Executor};
+
+    use super::*;
+    use crate::domain::words::Query;
+
+    const SHOP: &str = "
+        INSERT INTO product (id, fingerprint, slug, name, description, kind, currency, images, status, created_at,
+                             version, document, sort_name, indexed)
+        SELECT gen_random_uuid(), '', 'p-' || n, 'Thing ' || n, '', 'good', 'JPY', '{}', 'published',
+               '2026-01-01'::timestamptz + n * interval '1 s', 1,
+               to_tsvector('simple', 'thing w' || n % 500 || ' x' || n), 'thing ' || n, true
+        FROM generate_series(1, 10000) AS n;
+        INSERT INTO product_price (product_id, currency, low) SELECT id, 'JPY', 1 FROM product;
+        INSERT INTO word (word) SELECT DISTINCT 'w' || n || 'ord' FROM generate_series(1, 10000) AS n;
+        ANALYZE product; ANALYZE product_price; ANALYZE word;";
+
+    async fn plan(db: &TestDatabase, sql: &str, bind: &[Option<&str>]) -> String {
+        let mut text = sql.to_owned();
+        for (at, value) in bind.iter().enumerate().rev() {
+            let literal = value.map_or("NULL".to_owned(), |value| format!("'{value}'"));
+            text = text.replace(&format!("${}", at + 1), &literal);
+        }
+        let explained = sqlx::query_scalar(AssertSqlSafe(format!("EXPLAIN {text}")));
+        let lines: Vec<String> = explained.fetch_all(&db.app()).await.expect("a plan");
+        lines.join("\n")
+    }
+
+    #[tokio::test]
+    async fn among_ten_thousand_products_nothing_is_scanned_to_find_some() {
+        let db = TestDatabase::create("catalog", &crate::MIGRATOR).await;
+        db.owner().execute(SHOP).await.expect("a shop");
+        let query = Query::read("things w77 x77").expect("words");
+        let (all, exact) = (
+            query.to_match().replace('\'', "''"),
+            query.to_exact().replace('\'', "''"),
+        );
+        let mut bind = vec![
+            Some("relevance"),
+            Some(&all),
+            Some(&exact),
+            Some("things w77 x77"),
+        ];
+        bind.extend([
+            None,
+            Some("f"),
+            None,
+            None,
+            None,
+            Some("{}"),
+            None,
+            None,
+            None,
+            Some("21"),
+        ]);
+        let found = plan(&db, SEARCH, &bind).await;
+        assert!(found.contains("product_by_words"), "{found}");
+        assert!(!found.contains("Seq Scan"), "{found}");
+
+        let bind = [
+            None,
+            Some("f"),
+            None,
+            None,
+            None,
+            Some("{}"),
+            None,
+            None,
+            Some("21"),
+        ];
+        let newest = plan(&db, NEWEST, &bind).await;
+        assert!(newest.contains("product_by_time"), "{newest}");
+        assert!(!newest.contains("Seq Scan"), "{newest}");
+
+        let near = "SELECT word FROM word ORDER BY word <-> $1 LIMIT $2";
+        let near = plan(&db, near, &[Some("w77orb"), Some("64")]).await;
+        assert!(near.contains("word_by_trigrams"), "{near}");
+    }
+}
