@@ -10,14 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use holdfast_kernel::{Currency, Id, Money, id, time};
 use holdfast_platform::{
     database,
-    fault::Fault,
     identity::{Access, AccessTable, Caller, Role},
     service::Context,
     wire,
 };
 use holdfast_proto::{
     catalog::v1::{self as pb, catalog_service_server::CatalogService},
-    inventory::v1 as ledger,
     money::v1 as money_pb,
 };
 use tonic::{Request, Response, Status};
@@ -59,29 +57,13 @@ impl Api {
         Self { peers, context }
     }
 
-    /// Products with what the ledger has available of each variant now.
+    /// Products with what the ledger last told is available of each variant.
     async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, CatalogError> {
-        let keys: Vec<String> = products
-            .iter()
-            .flat_map(|product| &product.draft.variants)
-            .map(|variant| variant.sku.pool().to_string())
-            .collect();
-        let mut available = HashMap::new();
-        for keys in keys.chunks(QUOTE_MAX_SKUS) {
-            let request = ledger::GetPoolsRequest {
-                keys: keys.to_vec(),
-                at: None,
-            };
-            let answer = self
-                .peers
-                .inventory
-                .clone()
-                .get_pools(self.context.identity.request(request))
-                .await
-                .map_err(|status| Fault::from_status(&status))?;
-            let pools = answer.into_inner().pools;
-            available.extend(pools.into_iter().map(|pool| (pool.key, pool.available)));
-        }
+        let variants = products.iter().flat_map(|product| &product.draft.variants);
+        let skus: Vec<&str> = variants.map(|variant| variant.sku.as_str()).collect();
+        let mut db = database::acquire(&self.context.database).await?;
+        let available = store::available(&mut db, &skus).await?;
+        drop(db);
         Ok(products
             .into_iter()
             .map(|product| encode_product(product, &available))
@@ -326,7 +308,7 @@ fn encode_product(product: Product, available: &HashMap<String, i64>) -> pb::Pro
         .into_iter()
         .map(|variant| pb::Variant {
             available: available
-                .get(variant.sku.pool().as_str())
+                .get(variant.sku.as_str())
                 .copied()
                 .unwrap_or_default(),
             sku: variant.sku.to_string(),

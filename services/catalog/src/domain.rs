@@ -123,7 +123,7 @@ impl Product {
             draft.check_images()?;
         }
         if let Some(price) = change.price {
-            check_amount("price.amount", price.amount)?;
+            check_amount("price", price.amount)?;
             for variant in &mut draft.variants {
                 variant.set_price(price);
             }
@@ -372,7 +372,7 @@ impl Variant {
                 wanted: currency,
             });
         }
-        check_amount(&format!("{field}.price.amount"), self.price.amount)?;
+        check_amount(&format!("{field}.price"), self.price.amount)?;
         let field = format!("{field}.prices");
         counted(&field, self.other_prices.len(), 0, OTHER_PRICES_MAX_ENTRIES)?;
         for (other, amount) in &self.other_prices {
@@ -445,7 +445,7 @@ fn check_amount(field: &str, amount: i64) -> Result<(), CatalogError> {
         return Ok(());
     }
     Err(refused(
-        field,
+        format!("{field}.amount"),
         format!("{amount} is not within 0 to {PRICE_MAX_MINOR}"),
     ))
 }
@@ -551,7 +551,7 @@ mod tests {
                 let own = draft.currency;
                 draft.variants[0].other_prices.insert(own, 1);
             }),
-            ("variants[0].prices.EUR", |draft| {
+            ("variants[0].prices.EUR.amount", |draft| {
                 draft.variants[0].other_prices.insert(euro(), -1);
             }),
             ("variants", |draft| draft.variants.clear()),

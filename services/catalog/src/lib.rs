@@ -1,7 +1,7 @@
 //! Products, their variants and categories: what is for sale, under which name, at which price.
 //!
 //! Read in this order: `domain` (products and what they may look like), `listing` (how a product gets its first stock
-//! and is put on sale), `changing` (how it changes after that), `search` (how it is found), `api` (the door), `store` (its tables), `messages`,
+//! and is put on sale), `changing` (how it changes after that), `search` (how it is found), `stock` (what is shown as available), `api` (the door), `store` (its tables), `messages`,
 //! `error`.
 
 mod api;
@@ -11,6 +11,7 @@ mod error;
 mod listing;
 mod messages;
 mod search;
+mod stock;
 mod store;
 
 use holdfast_platform::{
@@ -47,7 +48,7 @@ pub struct Settings {
 /// Whom this service calls.
 #[derive(Clone)]
 pub struct Peers {
-    /// First stock, and what is available.
+    /// First stock, and what is available of what it has not told of.
     pub inventory: InventoryServiceClient<Transport>,
 }
 
@@ -55,10 +56,15 @@ pub struct Peers {
 pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
     let finding = search::keep_findable(context.clone());
+    let asking = stock::ask_for_all_missing(peers.clone(), context.clone());
     let server = CatalogServiceServer::new(api::Api::new(peers, context));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Ok(Service {
-        tasks: vec![Task::new("keeping products findable", finding)],
+        consumers: vec![messages::stock_listener()],
+        tasks: vec![
+            Task::new("keeping products findable", finding),
+            Task::new("asking what is available", asking),
+        ],
         ..Service::new("catalog", routes)
     })
 }

@@ -16,7 +16,7 @@ use crate::{
         category::{Category, Tree},
     },
     error::CatalogError,
-    messages, search, store,
+    messages, search, stock, store,
 };
 
 /// A wish to sell something.
@@ -60,13 +60,20 @@ pub(crate) async fn list(
         peers,
         context,
     );
-    if let Err(refusal) = stocked.await {
-        if !refusal.is_transient() {
-            let mut db = context.database.acquire().await?;
-            store::delete_draft(&mut db, id).await?;
+    match stocked.await {
+        Ok(pools) => stock::keep(&pools, context).await?,
+        Err(refusal) => {
+            if !refusal.is_transient() {
+                let mut db = context.database.acquire().await?;
+                store::delete_draft(&mut db, id).await?;
+            }
+            return Err(refusal.into());
         }
-        return Err(refusal.into());
     }
+    let skus: Vec<&str> = (listing.draft.variants.iter())
+        .map(|variant| variant.sku.as_str())
+        .collect();
+    stock::ask_for_missing(&skus, peers, context).await?;
     match listing.status {
         Status::Published => {
             let publish = Change {
@@ -101,12 +108,16 @@ pub(crate) async fn add_variant(
         .into_iter()
         .collect();
     let stocked = put_in_stock(addition.request, &stock, &addition.actor, peers, context).await;
-    if let Err(refusal) = stocked {
-        if !refusal.is_transient() {
-            take_back(&addition, context, now).await?;
+    match stocked {
+        Ok(pools) => stock::keep(&pools, context).await?,
+        Err(refusal) => {
+            if !refusal.is_transient() {
+                take_back(&addition, context, now).await?;
+            }
+            return Err(refusal.into());
         }
-        return Err(refusal.into());
     }
+    stock::ask_for_missing(&[addition.variant.sku.as_str()], peers, context).await?;
     let mut db = database::acquire(&context.database).await?;
     store::find_product(&mut db, addition.product)
         .await?
@@ -231,16 +242,16 @@ pub(crate) async fn ensure_category(
 /// Letters of the id that tell products of the same name apart.
 const SLUG_SUFFIX_CHARS: usize = 8;
 
-/// Makes pools with their first capacity, once by the same request.
+/// Makes pools with their first capacity, once by the same request; tells how they stand.
 async fn put_in_stock(
     request: RequestId,
     stock: &[(String, i64)],
     actor: &str,
     peers: &Peers,
     context: &Context,
-) -> Result<(), Fault> {
+) -> Result<Vec<ledger::Pool>, Fault> {
     if stock.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let changes = stock
         .iter()
@@ -261,6 +272,6 @@ async fn put_in_stock(
         .clone()
         .adjust(context.identity.request(request))
         .await
-        .map(|_| ())
+        .map(|answer| answer.into_inner().pools)
         .map_err(|status| Fault::from_status(&status))
 }

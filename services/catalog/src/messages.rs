@@ -1,16 +1,26 @@
-//! What this service tells others.
+//! What this service tells others, and what it listens to.
+
+use std::collections::BTreeMap;
 
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
-    message::Topic,
+    consumer::{Consumer, Handler, Handling, Interest},
+    message::{Message, Topic},
     outbox::{self, Announcement},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use crate::{domain::Product, error::CatalogError};
+use crate::{
+    domain::Product,
+    error::CatalogError,
+    stock,
+    store::{self, Level},
+};
 
 const TOPIC: Topic = Topic::ordinary("holdfast.products");
+/// Declared as inventory declares it.
+const STOCK: Topic = Topic::state("holdfast.stock");
 
 #[derive(Serialize)]
 struct ProductUpdated<'a> {
@@ -58,4 +68,49 @@ pub(crate) async fn announce_deleted(
     };
     let message = Announcement::new(TOPIC, "product.deleted", &product_id, version, now, &data);
     Ok(outbox::announce(db, message).await?)
+}
+
+#[derive(Deserialize)]
+struct StockUpdated {
+    available: i64,
+}
+
+/// Listens to how the ledger's pools stand.
+pub(crate) fn stock_listener() -> Consumer {
+    const INTERESTS: &[Interest] = &[Interest {
+        topic: STOCK,
+        kinds: &["stock.updated"],
+    }];
+    Consumer::new("catalog.stock", INTERESTS, StockListener).at_once()
+}
+
+struct StockListener;
+
+#[tonic::async_trait]
+impl Handler for StockListener {
+    async fn handle(&self, db: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+        self.handle_all(db, std::slice::from_ref(message)).await
+    }
+
+    /// Of each sku the last word counts. Also what no product has is kept: the product may come later.
+    async fn handle_all(
+        &self,
+        db: &mut PgConnection,
+        messages: &[Message],
+    ) -> Result<(), Handling> {
+        let mut newest: BTreeMap<&str, Level> = BTreeMap::new();
+        for message in messages {
+            let Some(sku) = stock::sku_of(&message.key) else {
+                continue;
+            };
+            let level = Level {
+                sku: sku.to_owned(),
+                available: message.decode::<StockUpdated>()?.available,
+                version: message.version,
+            };
+            newest.insert(sku, level);
+        }
+        let levels: Vec<Level> = newest.into_values().collect();
+        Ok(store::note_stock(db, &levels).await?)
+    }
 }

@@ -1,7 +1,8 @@
-//! Every statement: on products and variants here, on categories and on finding products in files of their own.
+//! Every statement: on products and variants here, on categories, on finding products and on stock in files of their own.
 
 mod category;
 mod search;
+mod stock;
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-pub(crate) use {category::*, search::*};
+pub(crate) use {category::*, search::*, stock::*};
 
 use crate::{
     domain::{Draft, Product, Status, Variant},

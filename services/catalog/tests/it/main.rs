@@ -5,6 +5,7 @@ mod changing;
 mod prices;
 mod relevance;
 mod statements;
+mod stock;
 mod world;
 
 use holdfast_platform::fault::{Fault, FaultCode};

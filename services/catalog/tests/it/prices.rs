@@ -90,7 +90,7 @@ async fn a_second_price_in_one_currency_is_refused() {
     for (prices, field) in [
         (vec![yen(30)], "variants[1].prices"),
         (vec![euro(1), euro(2)], "variants[1].prices"),
-        (vec![euro(-1)], "variants[1].prices.EUR"),
+        (vec![euro(-1)], "variants[1].prices.EUR.amount"),
     ] {
         let mut listing = travelled();
         listing.variants[1].other_prices = prices;

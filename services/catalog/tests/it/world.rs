@@ -4,7 +4,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use holdfast_kernel::{RequestId, Timestamp};
 use holdfast_platform::{
+    consumer::Consumer,
     identity::Role,
+    message::Message,
     outbox,
     transport::{self, Door, Transport},
 };
@@ -43,6 +45,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     db: TestDatabase,
+    listener: Consumer,
     pub(crate) clock: FakeClock,
     pub(crate) inventory: Arc<Inventory>,
     catalog: Transport,
@@ -80,9 +83,11 @@ impl World {
         for task in service.tasks {
             tokio::spawn(task.work);
         }
+        let listener = service.consumers.into_iter().next().expect("it listens");
         Self {
             db,
             clock,
+            listener,
             inventory,
             catalog: transport::local(Door::new("catalog", service.routes)),
             admin: realm.somebody(Role::Admin),
@@ -148,6 +153,23 @@ impl World {
             .update_product(self.admin.ask(request))
             .await?;
         Ok(answer.into_inner().product.expect("set"))
+    }
+
+    /// Lets the service hear how a pool stands.
+    pub(crate) async fn hear_of_stock(&self, pool: &str, version: i64, available: i64) {
+        let message = Message {
+            id: uuid::Uuid::nil(),
+            topic: "holdfast.stock".to_owned(),
+            key: pool.to_owned(),
+            version,
+            kind: "stock.updated".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+            data: serde_json::json!({"pool": pool, "available": available}),
+        };
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let heard = self.listener.handle(&mut db, &message).await;
+        heard.expect("an effect");
     }
 
     /// Waits until a search finds these skus.
