@@ -78,7 +78,7 @@ impl Door {
 
     /// Reads.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.send(Method::GET, path, None, None).await
+        self.send(Method::GET, path, &[], None).await
     }
 
     /// Reads what has to be there.
@@ -94,39 +94,52 @@ impl Door {
 
     /// Posts a wish under a key.
     pub async fn post_keyed(&self, path: &str, key: &str, body: &Value) -> anyhow::Result<Answer> {
-        self.send(Method::POST, path, Some(key), Some(body)).await
+        let key = ("idempotency-key", key);
+        self.send(Method::POST, path, &[key], Some(body)).await
     }
 
     /// Posts a wish without a key.
     pub async fn post_without_key(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
-        self.send(Method::POST, path, None, Some(body)).await
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// Changes what still has this ETag.
+    pub async fn patch_if(&self, path: &str, tag: &str, body: &Value) -> anyhow::Result<Answer> {
+        let tag = ("if-match", tag);
+        self.send(Method::PATCH, path, &[tag], Some(body)).await
+    }
+
+    /// Deletes what still has this ETag.
+    pub async fn delete_if(&self, path: &str, tag: &str) -> anyhow::Result<Answer> {
+        let tag = ("if-match", tag);
+        self.send(Method::DELETE, path, &[tag], None).await
     }
 
     /// Puts, where keys are not asked for.
     pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
-        self.send(Method::PUT, path, None, Some(body)).await
+        self.send(Method::PUT, path, &[], Some(body)).await
     }
 
     /// Changes, where keys are not asked for.
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
-        self.send(Method::PATCH, path, None, Some(body)).await
+        self.send(Method::PATCH, path, &[], Some(body)).await
     }
 
     /// Deletes.
     pub async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
-        self.send(Method::DELETE, path, None, None).await
+        self.send(Method::DELETE, path, &[], None).await
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
-        key: Option<&str>,
+        headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> anyhow::Result<Answer> {
         let mut asking = Asking::new(method.as_str(), path);
-        if let Some(key) = key {
-            asking = asking.with("idempotency-key", key);
+        for (name, value) in headers {
+            asking = asking.with(name, value);
         }
         self.ask(&asking.with_json(body)).await
     }

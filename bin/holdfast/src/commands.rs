@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod messages;
 pub(crate) mod migrate;

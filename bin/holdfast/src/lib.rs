@@ -50,6 +50,8 @@ enum Command {
     Audit(commands::audit::Args),
     /// Writes products from a file into a running server
     Import(commands::import::Args),
+    /// Writes products of a running server into a file that can be imported
+    Export(commands::export::Args),
     /// Makes accounts without a password and prints their access tokens; for development on this machine
     Token(commands::token::Args),
     /// Fills a running server with a shop to look at
@@ -92,6 +94,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => commands::doctor::run(&settings, &args).await,
         Command::Audit(args) => commands::audit::run(&settings, &args).await,
         Command::Import(args) => commands::import::run(&settings, args).await,
+        Command::Export(args) => commands::export::run(&settings, args).await,
         Command::Token(args) => commands::token::run(&settings, &args).await,
         Command::Seed => commands::seed::run(&settings).await,
         Command::Messages(args) => commands::messages::run(&settings, args).await,

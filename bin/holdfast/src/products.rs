@@ -1,14 +1,21 @@
-//! A product file: `sku,product,name,description,category,options,price,currency,stock,image`, one variant a row.
+//! A product file: `sku,product,name,description,category,options,price,currency,stock,image,prices`, one variant a row.
+//!
+//! Prices are in major units; `image` may be several URLs, `prices` those in other currencies (`EUR=9.90;USD=10.50`) and
+//! may be missing as a column. How cells are written is told in `cell`.
 //!
 //! The whole file is checked before anything is written, and every row that cannot be taken is named. Rows of the same
 //! `product` are its variants. Then all products are written as drafts with their stock, and published at the end, under
 //! keys made of the file's content: killed halfway, the same command completes it and repeats nothing.
+
+mod cell;
+mod export;
 
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_kernel::{Currency, Money, RequestId, Sku};
 use indicatif::ProgressBar;
 use serde::Deserialize;
@@ -17,9 +24,13 @@ use sha2::{Digest, Sha256};
 
 use crate::client::{Client, ClientError};
 
+pub use self::export::{ExportError, Exported, export};
+
 /// Most faults of a file that are told at once.
 const FAULTS_MAX_SHOWN: usize = 20;
-const COLUMNS: [&str; 10] = [
+/// Products that are on their way to the server at once.
+const IMPORT_MAX_IN_FLIGHT: usize = 8;
+const COLUMNS: [&str; 11] = [
     "sku",
     "product",
     "name",
@@ -30,7 +41,10 @@ const COLUMNS: [&str; 10] = [
     "currency",
     "stock",
     "image",
+    OTHER_PRICES,
 ];
+/// The column that files need not have.
+const OTHER_PRICES: &str = "prices";
 
 /// A product file that was read and found good.
 #[derive(Debug)]
@@ -48,6 +62,8 @@ struct Product {
     category: String,
     currency: Currency,
     images: Vec<String>,
+    /// Of all its variants.
+    option_names: Vec<String>,
     variants: Vec<Value>,
 }
 
@@ -74,6 +90,8 @@ struct Row {
     currency: String,
     stock: String,
     image: String,
+    #[serde(default)]
+    prices: String,
 }
 
 impl fmt::Display for FileFaults {
@@ -102,7 +120,7 @@ impl ProductFile {
         let mut row_of_sku: BTreeMap<Sku, usize> = BTreeMap::new();
         let mut reader = csv::Reader::from_reader(content);
         if let Ok(header) = reader.headers()
-            && header.iter().ne(COLUMNS)
+            && !is_header(header)
         {
             let text = format!(
                 "the first row is {:?}, wanted {}",
@@ -115,7 +133,7 @@ impl ProductFile {
             let row = at + 2;
             let mut refuse = |text: String| faults.push(RowFault { row, text });
             let record = match record {
-                Ok(record) => record,
+                Ok(record) => record.restored(),
                 Err(error) => {
                     refuse(error.to_string());
                     continue;
@@ -132,10 +150,15 @@ impl ProductFile {
                 refuse(format!("sku {sku} stands in row {first} already"));
                 continue;
             }
+            let names = option_names(&variant);
             match by_name.get(&record.product) {
                 Some(&place) if products[place].currency != currency => refuse(format!(
                     "currency is {currency}, that of {:?} in row {} is {}",
                     record.product, products[place].row, products[place].currency
+                )),
+                Some(&place) if products[place].option_names != names => refuse(format!(
+                    "options are {names:?}, those of {:?} in row {} are {:?}",
+                    record.product, products[place].row, products[place].option_names
                 )),
                 Some(&place) => products[place].variants.push(variant),
                 None => {
@@ -146,10 +169,8 @@ impl ProductFile {
                         description: record.description,
                         category: record.category,
                         currency,
-                        images: Some(record.image)
-                            .into_iter()
-                            .filter(|image| !image.is_empty())
-                            .collect(),
+                        images: record.image.split_whitespace().map(str::to_owned).collect(),
+                        option_names: names,
                         variants: vec![variant],
                     });
                 }
@@ -176,29 +197,68 @@ impl ProductFile {
 
     /// Writes every product as a draft with its stock, then publishes them all. Ticks twice a product.
     pub async fn import(&self, admin: &Client, progress: &ProgressBar) -> Result<(), ClientError> {
-        let mut ids = Vec::with_capacity(self.products.len());
-        for product in &self.products {
-            let key =
-                RequestId::derive(&["import products", &self.digest, &product.row.to_string()]);
-            let body = json!({
-                "name": product.name,
-                "description": product.description,
-                "category": product.category,
-                "currency": product.currency,
-                "images": product.images,
-                "variants": product.variants,
-                "status": "draft",
-            });
-            let (made, tag) = admin.post_tagged("/v1/products", &key, &body).await?;
-            ids.push((made["id"].as_str().unwrap_or_default().to_owned(), tag));
+        let drafts = self.products.iter().map(|product| async move {
+            let row = product.row.to_string();
+            let key = RequestId::derive(&["import products", &self.digest, &row]);
+            let wish = product.body();
+            let (made, tag) = admin.post_tagged("/v1/products", &key, &wish).await?;
             progress.inc(1);
-        }
-        for (id, tag) in ids {
-            publish(admin, &id, &tag).await?;
+            Ok::<_, ClientError>((made["id"].as_str().unwrap_or_default().to_owned(), tag))
+        });
+        let drafts = stream::iter(drafts).buffered(IMPORT_MAX_IN_FLIGHT);
+        let drafts: Vec<(String, String)> = drafts.try_collect().await?;
+        let published = drafts.iter().map(|(id, tag)| async move {
+            publish(admin, id, tag).await?;
             progress.inc(1);
-        }
-        Ok(())
+            Ok::<_, ClientError>(())
+        });
+        let published = stream::iter(published).buffered(IMPORT_MAX_IN_FLIGHT);
+        published.try_collect().await
     }
+}
+
+impl Product {
+    /// The wish to make it, not on sale yet.
+    fn body(&self) -> Value {
+        json!({
+            "name": self.name,
+            "description": self.description,
+            "category": self.category,
+            "currency": self.currency,
+            "images": self.images,
+            "variants": self.variants,
+            "status": "draft",
+        })
+    }
+}
+
+impl Row {
+    /// As it was before its cells were guarded.
+    fn restored(self) -> Self {
+        Self {
+            sku: cell::restored(self.sku),
+            product: cell::restored(self.product),
+            name: cell::restored(self.name),
+            description: cell::restored(self.description),
+            category: cell::restored(self.category),
+            options: cell::restored(self.options),
+            price: cell::restored(self.price),
+            currency: cell::restored(self.currency),
+            stock: cell::restored(self.stock),
+            image: cell::restored(self.image),
+            prices: cell::restored(self.prices),
+        }
+    }
+}
+
+fn is_header(header: &csv::StringRecord) -> bool {
+    let without = &COLUMNS[..COLUMNS.len() - 1];
+    header.iter().eq(COLUMNS) || header.iter().eq(without.iter().copied())
+}
+
+fn option_names(variant: &Value) -> Vec<String> {
+    let options = variant["options"].as_object();
+    options.map_or_else(Vec::new, |options| options.keys().cloned().collect())
 }
 
 /// Puts a product on sale that is as this command left it, or as somebody has changed it since.
@@ -237,25 +297,31 @@ fn read_variant(row: &Row) -> Result<(Sku, Currency, Value), String> {
         .stock
         .parse()
         .map_err(|_| format!("stock: {:?} is not a number from 0 on", row.stock))?;
-    let options = read_options(&row.options)?;
+    let options = cell::split(&row.options)
+        .map_err(|part| format!("options: {part:?} is not of the form size=M, each name once"))?;
+    let prices = read_prices(&row.prices)?;
     let variant = json!({
         "sku": sku,
         "name": row.name,
         "options": options,
         "price": price,
+        "prices": prices,
         "stock": stock,
     });
     Ok((sku, currency, variant))
 }
 
-fn read_options(text: &str) -> Result<BTreeMap<String, String>, String> {
-    text.split(';')
-        .filter(|option| !option.is_empty())
-        .map(|option| match option.split_once('=') {
-            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-                Ok((name.to_owned(), value.to_owned()))
-            }
-            _ => Err(format!("options: {option:?} is not of the form size=M")),
+fn read_prices(text: &str) -> Result<Vec<Money>, String> {
+    let pairs = cell::split(text).map_err(|part| {
+        format!("prices: {part:?} is not of the form EUR=9.90, each currency once")
+    })?;
+    pairs
+        .iter()
+        .map(|(currency, amount)| {
+            let currency = currency
+                .parse()
+                .map_err(|error| format!("prices: {error}"))?;
+            Money::parse_major(amount, currency).map_err(|error| format!("prices: {error}"))
         })
         .collect()
 }
@@ -270,7 +336,7 @@ mod tests {
     #[test]
     fn rows_of_one_product_become_its_variants() {
         let text = format!(
-            "{HEADER}A-S,Shirt,S,,clothing,size=S,12.50,GBP,3,\nA-M,Shirt,M,,clothing,size=M;color=Red,13,GBP,4,\n"
+            "{HEADER}A-S,Shirt,S,,clothing,size=S;color=Blue,12.50,GBP,3,\nA-M,Shirt,M,,clothing,size=M;color=Red,13,GBP,4,\n"
         );
         let file = ProductFile::read(text.as_bytes()).expect("a good file");
         assert_eq!(file.len(), 1);
@@ -290,11 +356,53 @@ mod tests {
             "D,Shirt,S,,c,,1,GBP,3,",
             "E,Shirt,S,,c,,1,JPY,3,",
             "F,,S,,c,,1,GBP,3,",
+            "G,Shirt,S,,c,size=S,1,GBP,3,",
         ];
         let text = format!("{HEADER}{}\n", rows.join("\n"));
         let faults = ProductFile::read(text.as_bytes()).expect_err("bad rows").0;
         let told: Vec<usize> = faults.iter().map(|fault| fault.row).collect();
-        assert_eq!(told, [2, 3, 4, 5, 7, 8, 9]);
+        assert_eq!(told, [2, 3, 4, 5, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn what_is_exported_reads_back_as_it_was() {
+        let product = json!({
+            "name": "=HYPERLINK(\"http://evil\")",
+            "description": "Two lines,\nwith \"quotes\"; and 湯のみ.",
+            "category": "kitchen",
+            "currency": "GBP",
+            "images": ["https://img.example/1.jpg", "https://img.example/2.jpg"],
+            "status": "published",
+            "variants": [
+                {"sku": "-A", "name": "@home", "options": {"size": "S;M", "a=b": "\\"}, "available": 3,
+                 "price": {"amount": 1250, "currency": "GBP"},
+                 "prices": [{"amount": 990, "currency": "EUR"}, {"amount": 1600, "currency": "JPY"}]},
+                {"sku": "B", "name": "", "options": {"size": "L", "a=b": "+1"}, "available": -2,
+                 "price": {"amount": 5, "currency": "GBP"}, "prices": []},
+            ],
+        });
+        let known: export::Product = serde_json::from_value(product.clone()).expect("a product");
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(COLUMNS).expect("written");
+        for row in export::rows(&known) {
+            let is_formula = |cell: &String| cell.starts_with(['=', '+', '-', '@']);
+            assert!(!row.iter().any(is_formula), "{row:?}");
+            writer.write_record(row).expect("written");
+        }
+        let text = writer.into_inner().expect("written");
+        let file = ProductFile::read(&text).expect("a good file");
+        let body = file.products[0].body();
+        for member in ["name", "description", "category", "currency", "images"] {
+            assert_eq!(body[member], product[member], "{member}");
+        }
+        let stock = [3, 0];
+        for (at, stock) in stock.into_iter().enumerate() {
+            let mut wanted = product["variants"][at].clone();
+            let members = wanted.as_object_mut().expect("an object");
+            members.remove("available");
+            members.insert("stock".to_owned(), stock.into());
+            assert_eq!(body["variants"][at], wanted);
+        }
     }
 
     #[test]
