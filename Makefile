@@ -29,13 +29,14 @@ replay: packages
 	cargo build --locked --profile $(PROFILE) --package holdfast --package holdfast-e2e --bins --examples
 	$(TARGET)/examples/replay $(FILE)
 
-# Measures the ledger beside other ways, and whole checkouts; writes docs/PERFORMANCE.md. ARGS=--smoke only runs everything
+# Measures the ledger beside other ways, whole checkouts, and a catalog of 100,000 products; writes docs/PERFORMANCE.md. ARGS=--smoke only runs everything
 # for a moment and writes nothing, quickest with PROFILE=dev.
 bench: PROFILE = release
 bench: packages
 	cargo build --locked --profile $(PROFILE) --package holdfast --package holdfast-inventory --package holdfast-e2e --bins --examples
 	$(TARGET)/examples/ledger_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
 	$(TARGET)/examples/checkout_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
+	$(TARGET)/examples/catalog_bench --write docs/PERFORMANCE.md --noted "$(NOTED)" $(ARGS)
 
 NOTED = make bench on $(shell date -u +%F), of $(shell git describe --always --dirty)
 
