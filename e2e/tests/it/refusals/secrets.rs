@@ -7,6 +7,8 @@ use sqlx::AssertSqlSafe;
 
 use super::stage::{SKU, Stage, on_stage, unique};
 
+/// What is said openly, and kept.
+const REASON: &str = "a canary sings";
 /// A number that cards have, for tests of providers.
 const CARD_NUMBER: &str = "4111111111111111";
 
@@ -23,6 +25,9 @@ async fn no_secret_is_found_in_logs_metrics_messages_or_books() -> anyhow::Resul
             ("logs", stage.shop.sandbox.whole_logs()),
             ("metrics", stage.shop.sandbox.metrics().await?),
         ];
+        // What may be found is found: the looking works.
+        ensure!(books.iter().any(|(_, rows)| rows.contains(REASON)));
+        ensure!(elsewhere[1].1.contains("/v1/users/login"));
         for (place, text) in elsewhere.iter().map(|(place, text)| (*place, text)) {
             ensure!(!text.is_empty(), "{place} say nothing at all");
             for secret in secrets.iter().chain([&email]) {
@@ -96,8 +101,13 @@ async fn pass_through_every_door(
     by_number["payment_method"] = card;
     me.post("/v1/orders", &by_number).await?.is(422)?;
     let id = order["id"].as_str().context("an order has an id")?;
-    let said = json!({"reason": "line one\r\n{\"level\":\"ERROR\",\"forged\":true}"});
-    me.post(&format!("/v1/orders/{id}/cancel"), &said).await?;
+    let forged = json!({"level": "ERROR", "forged": true});
+    let cancel = format!("/v1/orders/{id}/cancel");
+    let said = json!({"reason": format!("{REASON}\r\n{forged}")});
+    me.post(&cancel, &said).await?.is(422)?;
+    me.post(&cancel, &json!({"reason": REASON}))
+        .await?
+        .is(200)?;
     Ok(vec![
         password.to_owned(),
         access,
