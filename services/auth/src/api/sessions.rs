@@ -52,7 +52,7 @@ pub(super) async fn end_own(
     let mut db = database::acquire(&parts.context.database).await?;
     let found = store::find_session(&mut db, session).await?;
     drop(db);
-    if !found.is_some_and(|found| found.user == claims.sub) {
+    if found.is_none_or(|found| found.user != claims.sub) {
         return Err(AuthError::UnknownSession.into());
     }
     end(parts, session, claims.sub).await?;
