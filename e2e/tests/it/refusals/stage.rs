@@ -53,8 +53,15 @@ pub(crate) enum Thing {
     SomebodyNew,
     /// A refresh token that was not used.
     RefreshToken,
+    /// One of two variants of a product, with the product's ETag.
+    Variant,
+    /// A product, and a variant for it that it does not have.
+    NewVariant,
+    /// A category without products, with its ETag.
+    Category,
     /// Names of the body that nobody has yet.
     NewEmail,
+    NewSlug,
     NewKey,
     NewSku,
 }
@@ -103,6 +110,9 @@ impl Stage {
         product["variants"][0]["stock"] = STOCK.into();
         let admin = &stage.shop.admin;
         admin.post("/v1/products", &product).await?.is(201)?;
+        let root = json!({"slug": "clothing"});
+        let made = admin.post("/v1/categories", &root).await?;
+        ensure!(matches!(made.status, 201 | 409), "{made:?}");
         let ada = stage.example_body("POST /v1/users/register")?;
         let made = stage.nobody.post("/v1/users/register", &ada).await?;
         made.is(201)?;
@@ -234,6 +244,34 @@ impl Stage {
                     door = self.new_ada().await?;
                 }
             }
+            Thing::Variant => {
+                let (sku, made) = self.new_product().await?;
+                let path = format!("/v1/products/{}", made["id"].as_str().context("an id")?);
+                let other = self.other_variant()?;
+                let admin = &self.shop.admin;
+                admin
+                    .post(&format!("{path}/variants"), &other)
+                    .await?
+                    .is(201)?;
+                asking.path = format!("{path}/variants/{sku}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
+            Thing::NewVariant => {
+                let (_, made) = self.new_product().await?;
+                let id = made["id"].as_str().context("a product has an id")?;
+                asking.path = operation.path.replace("{id}", id);
+                asking = asking.with_json(Some(&self.other_variant()?));
+            }
+            Thing::Category => {
+                let body = json!({"slug": unique()});
+                let admin = &self.shop.admin;
+                admin.post("/v1/categories", &body).await?.is(201)?;
+                let slug = body["slug"].as_str().unwrap_or_default();
+                asking.path = operation.path.replace("{slug}", slug);
+                let path = format!("/v1/categories/{slug}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
+            Thing::NewSlug => asking = changed(asking, "/slug", &json!(unique()))?,
             Thing::SomebodyNew => {
                 let role = match asker {
                     Asker::Nobody => None,
@@ -297,6 +335,14 @@ impl Stage {
         body["variants"][0]["sku"] = json!(sku);
         let made = self.shop.admin.post("/v1/products", &body).await?.is(201)?;
         Ok((sku, made))
+    }
+
+    /// What a product of the examples may have besides.
+    fn other_variant(&self) -> anyhow::Result<Value> {
+        let mut body = self.example_body("POST /v1/products/{id}/variants")?;
+        body["sku"] = json!(new_sku());
+        body["options"] = json!({"size": "L"});
+        Ok(body)
     }
 
     /// With the ETag of what it changes, where the operation looks at that.
