@@ -48,16 +48,24 @@ rm -rf "$folder"
 const AUTH: &str = "auth";
 const GATEWAY: &str = "gateway";
 /// Each service with those it calls, callees first.
-const SERVICES: [(&str, &[&str]); 7] = [
+const SERVICES: [(&str, &[&str]); 8] = [
     ("users", &[]),
     ("inventory", &[]),
     ("payments", &[]),
+    ("webhooks", &[]),
     (AUTH, &["users"]),
     ("catalog", &["inventory"]),
     ("orders", &["users", "catalog", "inventory", "payments"]),
     (
         GATEWAY,
-        &["users", "catalog", "inventory", "payments", "orders"],
+        &[
+            "users",
+            "catalog",
+            "inventory",
+            "payments",
+            "orders",
+            "webhooks",
+        ],
     ),
 ];
 /// The sandbox provider's schema, which belongs to no service.
@@ -153,6 +161,10 @@ impl Sandbox {
         // A test asks more of one address in a minute than people do.
         let unlimited = "HOLDFAST_GATEWAY__RATE_LIMIT__ENABLED".to_owned();
         self.environment.push((unlimited, "false".to_owned()));
+        // Receivers of webhooks stand on loopback, where deliveries go only if allowed.
+        let networks = "HOLDFAST_WEBHOOKS__ALLOWED_NETWORKS".to_owned();
+        self.environment
+            .push((networks, r#"["127.0.0.0/8"]"#.to_owned()));
         let more = more
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

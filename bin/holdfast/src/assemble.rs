@@ -33,6 +33,7 @@ use holdfast_proto::{
     orders::v1::orders_service_client::OrdersServiceClient,
     payments::v1::payments_service_client::PaymentsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
+    webhooks::v1::webhooks_service_client::WebhooksServiceClient,
 };
 use serde::Deserialize;
 use sqlx::{PgPool, migrate::Migrator};
@@ -49,6 +50,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
     holdfast_inventory::DEFAULTS,
     holdfast_payments::DEFAULTS,
     holdfast_orders::DEFAULTS,
+    holdfast_webhooks::DEFAULTS,
     holdfast_gateway::DEFAULTS,
 ];
 
@@ -70,6 +72,7 @@ pub(crate) const SERVICES: &[Known] = &[
     known("payments", Some(50058), &holdfast_payments::MIGRATOR),
     known("inventory", Some(50059), &holdfast_inventory::MIGRATOR),
     known("orders", Some(50060), &holdfast_orders::MIGRATOR),
+    known("webhooks", Some(50064), &holdfast_webhooks::MIGRATOR),
     known("gateway", None, &holdfast_gateway::MIGRATOR),
 ];
 
@@ -175,6 +178,7 @@ pub(crate) async fn assemble(
                     inventory: InventoryServiceClient::new(peer("inventory")),
                     orders: OrdersServiceClient::new(peer("orders")),
                     payments: PaymentsServiceClient::new(peer("payments")),
+                    webhooks: WebhooksServiceClient::new(peer("webhooks")),
                 };
                 let settings: holdfast_gateway::Settings = ground.settings.section("gateway")?;
                 public = Some(Public {
@@ -223,6 +227,7 @@ pub(crate) async fn assemble(
                 let settings = ground.settings.section("orders")?;
                 holdfast_orders::build(settings, peers, context)?
             }
+            "webhooks" => holdfast_webhooks::build(ground.settings.section("webhooks")?, context)?,
             other => unreachable!("{other} is in the table and has no recipe"),
         };
         parts.push(Part {

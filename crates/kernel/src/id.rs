@@ -44,6 +44,8 @@ kinds! {
     Product = "prd",
     /// A claim in the ledger.
     Hold = "hld",
+    /// A subscription of somebody outside to messages.
+    Webhook = "whk",
 }
 
 /// The id of a `K`: 128 bits, shown as `<prefix>_<26 characters of Crockford's base 32, lower case>`.

@@ -24,6 +24,9 @@ const ROOMS_WITHOUT_A_NOUN: [&str; 8] = [
     "util", "utils", "helper", "helpers", "common", "misc", "shared", "manager",
 ];
 
+/// Types of messages that nobody outside is told of.
+const NOT_PUBLIC: &[&str] = &["audit.recorded"];
+
 const DRAWN: (&str, &str) = (
     "<!-- drawn from the sources: make graph -->\n",
     "<!-- end of the drawing -->",
@@ -89,6 +92,21 @@ fn every_message_that_is_listened_to_is_announced_by_somebody() {
         announced.contains("order.created"),
         "the reader of messages reads nothing"
     );
+}
+
+#[test]
+fn every_message_is_public_or_said_not_to_be() {
+    let public = &graph::listened()["webhooks"];
+    for (announcer, kinds) in graph::announced() {
+        for kind in kinds {
+            let is_private = NOT_PUBLIC.contains(&kind.as_str());
+            assert!(
+                public.contains(&kind) != is_private,
+                "{announcer} announces {kind}: name it in `PUBLIC` of the webhooks or in `NOT_PUBLIC` here, not in both"
+            );
+        }
+    }
+    assert!(public.contains("order.created"), "{public:?}");
 }
 
 #[test]

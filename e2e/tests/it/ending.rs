@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::shop::{Shop, Stock, basket, buy, id_of, settles};
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "gateway",
     "orders",
     "catalog",
@@ -13,6 +13,7 @@ const SERVICES: [&str; 7] = [
     "payments",
     "inventory",
     "users",
+    "webhooks",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

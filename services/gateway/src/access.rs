@@ -40,6 +40,7 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/inventory/healthz", Audience::Open),
     ("GET", "/v1/orders/healthz", Audience::Open),
     ("GET", "/v1/payments/healthz", Audience::Open),
+    ("GET", "/v1/webhooks/healthz", Audience::Open),
     ("GET", "/.well-known/openid-configuration", Audience::Open),
     ("GET", "/.well-known/jwks.json", Audience::Open),
     ("POST", "/v1/users/register", Audience::Open),
@@ -93,6 +94,15 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/payments/{id}", Audience::User),
     ("POST", "/v1/payments/{id}/sandbox/complete", Audience::User),
     ("POST", "/v1/payments/{id}/sandbox/pay", Audience::User),
+    ("GET", "/v1/webhooks", Audience::Admin),
+    ("POST", "/v1/webhooks", Audience::Admin),
+    ("GET", "/v1/webhooks/{id}", Audience::Admin),
+    ("DELETE", "/v1/webhooks/{id}", Audience::Admin),
+    ("POST", "/v1/webhooks/{id}/enable", Audience::Admin),
+    ("POST", "/v1/webhooks/{id}/rotate", Audience::Admin),
+    ("POST", "/v1/webhooks/{id}/replay", Audience::Admin),
+    ("GET", "/v1/webhooks/{id}/deliveries", Audience::Admin),
+    ("GET", "/v1/messages", Audience::Admin),
 ];
 
 impl Audience {

@@ -12,6 +12,7 @@ mod products;
 mod shape;
 mod site;
 mod users;
+mod webhooks;
 
 use axum::{Router, extract::Request, middleware, response::Response};
 use http::{HeaderMap, header};
@@ -61,6 +62,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(inventory::routes())
         .merge(orders::routes())
         .merge(payments::routes())
+        .merge(webhooks::routes())
 }
 
 async fn nowhere(request: Request) -> Problem {

@@ -32,6 +32,7 @@ use holdfast_proto::{
     orders::v1::orders_service_client::OrdersServiceClient,
     payments::v1::payments_service_client::PaymentsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
+    webhooks::v1::webhooks_service_client::WebhooksServiceClient,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -75,6 +76,7 @@ pub struct Peers {
     pub inventory: InventoryServiceClient<Transport>,
     pub orders: OrdersServiceClient<Transport>,
     pub payments: PaymentsServiceClient<Transport>,
+    pub webhooks: WebhooksServiceClient<Transport>,
 }
 
 /// The built door: what [`serve`] serves, and the work beside it.

@@ -116,6 +116,14 @@ pub const REASONS: &[Reason] = &[
     // payments
     reason("UNKNOWN_PAYMENT", 404, "unknown_payment", "There is no such payment."),
     reason("PAYMENT_METHOD_INVALID", 422, "payment_method_invalid", "The payment method cannot be charged."),
+    // webhooks
+    reason("UNKNOWN_WEBHOOK", 404, "unknown_webhook", "There is no such webhook."),
+    reason("UNKNOWN_MESSAGE", 404, "unknown_message", "There is no such message."),
+    reason("UNKNOWN_MESSAGE_TYPE", 422, "unknown_message_type", "No message has this type."),
+    reason("TOO_MANY_WEBHOOKS", 409, "too_many_webhooks", "There are as many webhooks as there may be."),
+    reason("WEBHOOK_DISABLED", 409, "webhook_disabled", "Nothing is sent to a disabled webhook."),
+    reason("TOO_MANY_MESSAGES", 422, "too_many_messages", "More messages than are sent again at once."),
+    reason("MESSAGES_NOT_KEPT", 410, "messages_not_kept", "The messages after this place are not kept any more."),
     // between services: a client that meets one has met a defect
     reason("STALE_EPOCH", 500, "internal", "The service failed."),
     reason("STEP_UNDONE", 500, "internal", "The service failed."),

@@ -35,7 +35,7 @@ async fn every_operation_tells_everybody_what_its_row_says_and_writes_nothing_fo
 }
 
 /// One operation of each service.
-const OF_EACH_SERVICE: [&str; 7] = [
+const OF_EACH_SERVICE: [&str; 8] = [
     "POST /v1/users/refresh",
     "PATCH /v1/users/me",
     "PATCH /v1/products/{id}",
@@ -43,6 +43,7 @@ const OF_EACH_SERVICE: [&str; 7] = [
     "POST /v1/orders/{id}/cancel",
     "GET /v1/payments/{id}",
     "POST /v1/payments/{id}/sandbox/complete",
+    "POST /v1/webhooks/{id}/rotate",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

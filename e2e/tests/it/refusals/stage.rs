@@ -59,6 +59,8 @@ pub(crate) enum Thing {
     NewVariant,
     /// A category without products, with its ETag.
     Category,
+    /// A webhook for what does not happen here, so that nothing is sent.
+    Webhook,
     /// Names of the body that nobody has yet.
     NewEmail,
     NewSlug,
@@ -291,6 +293,20 @@ impl Stage {
                     .await?;
                 let fresh = tokens.is(200)?["refresh_token"].clone();
                 asking = changed(asking, "/refresh_token", &fresh)?;
+            }
+            Thing::Webhook => {
+                // There may only be so many: one that is there will do.
+                let webhooks = self.shop.admin.read("/v1/webhooks").await?;
+                let webhook = match &webhooks["data"][0] {
+                    Value::Null => {
+                        let body = self.example_body("POST /v1/webhooks")?;
+                        let made = self.shop.admin.post("/v1/webhooks", &body).await?;
+                        made.is(201)?
+                    }
+                    there => there.clone(),
+                };
+                let id = webhook["id"].as_str().context("a webhook has an id")?;
+                asking.path = operation.path.replace("{id}", id);
             }
             Thing::NewEmail => {
                 let email = format!("{}@holdfast.example", unique());

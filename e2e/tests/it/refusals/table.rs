@@ -100,6 +100,15 @@ pub(crate) const TABLE: &[Row] = &[
     row("GET /v1/payments/{id}", Thing::Payment("sandbox_ok"),          [401, 200, 404, 200, 200]),
     row("POST /v1/payments/{id}/sandbox/complete", Thing::Payment("sandbox_3ds"), [401, 200, 404, 200, 200]),
     row("POST /v1/payments/{id}/sandbox/pay", Thing::Slip,              [401, 200, 404, 200, 200]),
+    row("GET /v1/webhooks", Thing::Nothing,                             [401, 403, 403, 403, 200]),
+    row("POST /v1/webhooks", Thing::Nothing,                            [401, 403, 403, 403, 201]),
+    row("GET /v1/webhooks/{id}", Thing::Webhook,                        [401, 403, 403, 403, 200]),
+    row("DELETE /v1/webhooks/{id}", Thing::Webhook,                     [401, 403, 403, 403, 204]),
+    row("POST /v1/webhooks/{id}/enable", Thing::Webhook,                [401, 403, 403, 403, 200]),
+    row("POST /v1/webhooks/{id}/rotate", Thing::Webhook,                [401, 403, 403, 403, 200]),
+    row("POST /v1/webhooks/{id}/replay", Thing::Webhook,                [401, 403, 403, 403, 200]),
+    row("GET /v1/webhooks/{id}/deliveries", Thing::Webhook,             [401, 403, 403, 403, 200]),
+    row("GET /v1/messages", Thing::Nothing,                             [401, 403, 403, 403, 200]),
 ];
 
 impl Row {

@@ -16,6 +16,7 @@ use crate::{Gateway, error::GatewayError, problems::Problem, reply::Reply, store
 use holdfast_proto::{
     auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, inventory::v1::GetPoolsRequest,
     orders::v1::GetOrderRequest, payments::v1::GetPaymentRequest, users::v1::GetProfileRequest,
+    webhooks::v1::GetSubscriptionRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
@@ -30,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 }
 
 /// Services with a resource of their own name, among whose ids `healthz` would be looked for.
-const SHADOWED: [&str; 3] = ["inventory", "orders", "payments"];
+const SHADOWED: [&str; 4] = ["inventory", "orders", "payments", "webhooks"];
 
 #[derive(Serialize, ToSchema)]
 struct Health {
@@ -124,6 +125,12 @@ async fn ask(peers: &Peers, service: &str) -> Option<Result<(), Status>> {
             .payments
             .clone()
             .get_payment(GetPaymentRequest::default())
+            .await
+            .map(drop),
+        "webhooks" => peers
+            .webhooks
+            .clone()
+            .get_subscription(GetSubscriptionRequest::default())
             .await
             .map(drop),
         _ => return None,

@@ -118,11 +118,16 @@ pub(super) fn word(name: &str, prefix: &str) -> String {
 
 /// A service's refusal of a page, in the words of this door: what is a page's token there is a cursor here.
 pub(super) fn paged(refused: &tonic::Status) -> Problem {
+    paged_by("cursor", refused)
+}
+
+/// The same where the place to go on from has this name.
+pub(super) fn paged_by(field: &str, refused: &tonic::Status) -> Problem {
     let fault = Fault::from_status(refused);
     let is_page = |item: &serde_json::Value| item["field"] == "page";
     if fault.items().iter().any(is_page) {
         return GatewayError::Field {
-            field: "cursor".to_owned(),
+            field: field.to_owned(),
             text: "wanted the next_cursor of the slice before".to_owned(),
         }
         .into();

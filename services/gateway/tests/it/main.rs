@@ -10,4 +10,5 @@ mod problems;
 mod resources;
 mod sockets;
 mod statements;
+mod webhooks;
 mod world;

@@ -2,7 +2,7 @@
 
 use holdfast_proto::{
     auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory, orders::v1 as orders,
-    payments::v1 as payments, users::v1 as users,
+    payments::v1 as payments, users::v1 as users, webhooks::v1 as webhooks,
 };
 use holdfast_testkit::scripted_peer;
 
@@ -99,5 +99,19 @@ scripted_peer! {
         list_payment_methods(payments::ListPaymentMethodsRequest) -> payments::ListPaymentMethodsResponse;
         complete_sandbox_challenge(payments::CompleteSandboxChallengeRequest) -> payments::CompleteSandboxChallengeResponse;
         pay_sandbox_slip(payments::PaySandboxSlipRequest) -> payments::PaySandboxSlipResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Webhooks: webhooks::webhooks_service_server::WebhooksService {
+        create_subscription(webhooks::CreateSubscriptionRequest) -> webhooks::CreateSubscriptionResponse;
+        list_subscriptions(webhooks::ListSubscriptionsRequest) -> webhooks::ListSubscriptionsResponse;
+        get_subscription(webhooks::GetSubscriptionRequest) -> webhooks::GetSubscriptionResponse;
+        delete_subscription(webhooks::DeleteSubscriptionRequest) -> webhooks::DeleteSubscriptionResponse;
+        enable_subscription(webhooks::EnableSubscriptionRequest) -> webhooks::EnableSubscriptionResponse;
+        rotate_secret(webhooks::RotateSecretRequest) -> webhooks::RotateSecretResponse;
+        replay(webhooks::ReplayRequest) -> webhooks::ReplayResponse;
+        list_attempts(webhooks::ListAttemptsRequest) -> webhooks::ListAttemptsResponse;
+        list_messages(webhooks::ListMessagesRequest) -> webhooks::ListMessagesResponse;
     }
 }

@@ -35,6 +35,10 @@ use holdfast_proto::{
     users::v1::{
         users_service_client::UsersServiceClient, users_service_server::UsersServiceServer,
     },
+    webhooks::v1::{
+        webhooks_service_client::WebhooksServiceClient,
+        webhooks_service_server::WebhooksServiceServer,
+    },
 };
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -43,7 +47,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use crate::peers::{Auth, Catalog, Inventory, Orders, Payments, Users};
+use crate::peers::{Auth, Catalog, Inventory, Orders, Payments, Users, Webhooks};
 
 pub(crate) struct World {
     pub(crate) db: TestDatabase,
@@ -54,6 +58,7 @@ pub(crate) struct World {
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) orders: Arc<Orders>,
     pub(crate) payments: Arc<Payments>,
+    pub(crate) webhooks: Arc<Webhooks>,
     /// Calls to orders pass one by one through here; a test that takes the places holds them up.
     pub(crate) way_to_orders: Arc<Semaphore>,
     on_their_way: Arc<AtomicUsize>,
@@ -108,6 +113,7 @@ impl World {
         let (auth, users, catalog) = <(Arc<Auth>, Arc<Users>, Arc<Catalog>)>::default();
         let (inventory, orders, payments) =
             <(Arc<Inventory>, Arc<Orders>, Arc<Payments>)>::default();
+        let webhooks = Arc::<Webhooks>::default();
         let way_to_orders = Arc::new(Semaphore::new(PLACES as usize));
         let on_their_way = Arc::<AtomicUsize>::default();
         let to_orders = peer::local("orders", OrdersServiceServer::from_arc(orders.clone()));
@@ -137,6 +143,10 @@ impl World {
                 "payments",
                 PaymentsServiceServer::from_arc(payments.clone()),
             )),
+            webhooks: WebhooksServiceClient::new(peer::local(
+                "webhooks",
+                WebhooksServiceServer::from_arc(webhooks.clone()),
+            )),
         };
         let door = holdfast_gateway::build(&settings, peers, context.clone()).expect("built");
         let buyer = realm.somebody(Role::User);
@@ -149,6 +159,7 @@ impl World {
             inventory,
             orders,
             payments,
+            webhooks,
             way_to_orders,
             on_their_way,
             buyer,
