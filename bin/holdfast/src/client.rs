@@ -118,6 +118,12 @@ impl Client {
         self.send(path, request).await
     }
 
+    /// Removes.
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        let request = self.http.delete(self.url(path));
+        self.send(path, request).await
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

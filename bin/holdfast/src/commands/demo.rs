@@ -1,5 +1,7 @@
 //! Starts a server, seeds a shop, buys through the public API, shows what happened and that the books are clean, and
-//! goes on serving.
+//! goes on serving. Beside it stands a receiver that is told of all that by webhooks.
+
+mod receiver;
 
 use std::process::ExitCode;
 
@@ -8,6 +10,7 @@ use holdfast_kernel::RequestId;
 use holdfast_platform::{identity::Role, settings::Settings};
 use serde_json::{Value, json};
 
+use self::receiver::Receiver;
 use super::{audit, seed, serve, token};
 use crate::{
     client::{Client, ClientError, Problem},
@@ -51,29 +54,40 @@ pub(crate) async fn run(settings: Settings, args: Args) -> anyhow::Result<ExitCo
         Some(address) => settings.with("process.listen", address),
         None => settings,
     };
+    let settings = settings.with("webhooks.allowed_networks", [receiver::NETWORK]);
+    let mut receiver = Receiver::start().await?;
     let process = Process::start(settings.clone(), &serve::all()).await?;
     let url = process
         .ready
         .url
         .clone()
         .context("a process with the gateway has a public door")?;
-    let shown = show(&settings, &url).await;
+    let shown = show(&settings, &url, &mut receiver).await;
     if args.exit || shown.is_err() {
         process.stop().await?;
         return shown;
     }
     say(&format!("\nServing on {url} until Ctrl-C."));
+    let telling = tokio::spawn(async move {
+        while let Some(message) = receiver.any().await {
+            say(&told(&message));
+        }
+    });
     process.run().await?;
+    telling.abort();
     shown
 }
 
-async fn show(settings: &Settings, url: &str) -> anyhow::Result<ExitCode> {
+async fn show(settings: &Settings, url: &str, receiver: &mut Receiver) -> anyhow::Result<ExitCode> {
     let [customer, staff, admin] = logins(settings, url).await?;
     let count = seed::seed(&admin.client).await?;
     say(&format!(
         "Holdfast runs on {url} and sells {count} products.\n"
     ));
+    receiver.subscribe(&admin.client).await?;
     buy(&customer.client, &staff.client).await?;
+    say("\nA receiver was told by webhooks, and the signatures hold:");
+    tell(receiver).await?;
     say("\nThe books:");
     let code = audit::run(settings, &audit::Args::default()).await?;
     say("\nLog in as:");
@@ -159,6 +173,23 @@ async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<()> {
         left(customer, &sku).await?,
     ));
     Ok(())
+}
+
+/// What the receiver got, until the refund, which comes last.
+async fn tell(receiver: &mut Receiver) -> anyhow::Result<()> {
+    loop {
+        let message = receiver.next().await;
+        let message = message.context("no webhook told of the refund")?;
+        say(&told(&message));
+        if message["type"] == "order.refunded" {
+            return Ok(());
+        }
+    }
+}
+
+fn told(message: &Value) -> String {
+    let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+    format!("told       {:<24} {}", text("type"), text("subject"))
 }
 
 /// The first variant on sale that there are at least three of: its SKU, its name, how many.
