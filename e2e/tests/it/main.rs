@@ -38,3 +38,4 @@ mod shop;
 mod standby;
 mod storm;
 mod undoing;
+mod webhooks;
