@@ -1,6 +1,7 @@
 //! The door: decode, authorise, act, encode. What takes more than a screen has a file named for its verb.
 
 mod cancel;
+mod hand_over;
 mod place;
 mod refund;
 mod resume;
@@ -8,7 +9,7 @@ mod resume;
 use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{
-    Id, Money, RequestId, Sku, id,
+    Id, Money, RequestId, Sku, Timestamp, id,
     page::{self, PageToken},
 };
 use holdfast_platform::{
@@ -26,9 +27,9 @@ use tonic::{Request, Response, Status as GrpcStatus};
 
 use crate::{
     checkout::Desk,
-    domain::{Basket, Order, Status},
+    domain::{Basket, Delivery, Order, Status},
     error::OrdersError,
-    store::{self, ListPlace},
+    store::{self, ListPlace, Wanted},
 };
 
 /// Who may call what.
@@ -40,6 +41,8 @@ pub const ACCESS: AccessTable = &[
     ("CancelOrder", Access::User),
     ("RefundOrder", Access::Staff),
     ("ResumeOrder", Access::Staff),
+    ("ShipOrder", Access::Staff),
+    ("DeliverOrder", Access::Staff),
 ];
 
 const FINGERPRINT_MAX_BYTES: usize = 64;
@@ -140,13 +143,19 @@ impl OrdersService for Api {
                     .ok_or(OrdersError::UnknownUser)?,
             ),
         };
-        let status = decode_status(request.status)?;
+        let wanted = Wanted {
+            user,
+            status: decode_status(request.status)?,
+            sku: parse_sku_wanted(&request.sku)?,
+            from: bound(request.from.as_ref(), Timestamp::UNIX_EPOCH),
+            to: bound(request.to.as_ref(), Timestamp::MAX),
+        };
         let asked = request.page.unwrap_or_default();
         let size = page::page_size(asked.size).map_err(OrdersError::from)?;
         let place: Option<ListPlace> = page::read_token(&asked.token).map_err(OrdersError::from)?;
 
         let mut db = database::acquire(&self.desk.context.database).await?;
-        let mut orders = store::list_orders(&mut db, user, status, place, size + 1).await?;
+        let mut orders = store::list_orders(&mut db, &wanted, place, size + 1).await?;
         drop(db);
         let more = orders.len() as i64 > size;
         orders.truncate(size as usize);
@@ -203,6 +212,32 @@ impl OrdersService for Api {
         }))
     }
 
+    /// Notes that an order left the house.
+    async fn ship_order(
+        &self,
+        request: Request<pb::ShipOrderRequest>,
+    ) -> Result<Response<pb::ShipOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let word = hand_over::HandOver::parse_ship(request.into_inner())?;
+        let order = self.hand_over(&caller, word).await?;
+        Ok(Response::new(pb::ShipOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
+    /// Notes that an order arrived.
+    async fn deliver_order(
+        &self,
+        request: Request<pb::DeliverOrderRequest>,
+    ) -> Result<Response<pb::DeliverOrderResponse>, GrpcStatus> {
+        let caller = Caller::of(&request)?;
+        let word = hand_over::HandOver::parse_deliver(request.into_inner())?;
+        let order = self.hand_over(&caller, word).await?;
+        Ok(Response::new(pb::DeliverOrderResponse {
+            order: Some(encode(order)?),
+        }))
+    }
+
     /// Sets an order going again that needs attention.
     async fn resume_order(
         &self,
@@ -250,6 +285,19 @@ fn parse_basket(items: Vec<pb::ItemRequest>) -> Result<Basket, OrdersError> {
         lines.push((sku, item.quantity));
     }
     Basket::new(lines)
+}
+
+fn parse_sku_wanted(text: &str) -> Result<Option<Sku>, OrdersError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let sku = (text.parse()).map_err(|error| OrdersError::field("sku", format!("{error}")))?;
+    Ok(Some(sku))
+}
+
+/// The end of a span of time, or `open` where it has none. No order is older than 1970.
+fn bound(end: Option<&prost_types::Timestamp>, open: Timestamp) -> Timestamp {
+    wire::moment(end).map_or(open, |moment| moment.max(Timestamp::UNIX_EPOCH))
 }
 
 fn decode_status(status: i32) -> Result<Option<Status>, OrdersError> {
@@ -311,6 +359,17 @@ fn encode(order: Order) -> Result<pb::Order, OrdersError> {
         order.payment.map_or_else(Default::default, |payment| {
             (payment.id.to_string(), payment.status, payment.next_action)
         });
+    let (parcel, shipped_at, delivered_at) = match order.delivery {
+        Delivery::Waiting => (None, None, None),
+        Delivery::Shipped { parcel, at } => (Some(parcel), Some(at), None),
+        Delivery::Delivered {
+            parcel,
+            shipped_at,
+            at,
+        } => (Some(parcel), Some(shipped_at), Some(at)),
+    };
+    let (carrier, tracking) =
+        parcel.map_or_else(Default::default, |parcel| (parcel.carrier, parcel.tracking));
     Ok(pb::Order {
         id: order.id.to_string(),
         user_id: order.user.to_string(),
@@ -330,6 +389,10 @@ fn encode(order: Order) -> Result<pb::Order, OrdersError> {
         created_at: Some(wire::timestamp(order.created_at)),
         updated_at: Some(wire::timestamp(order.updated_at)),
         version: order.version,
+        carrier,
+        tracking,
+        shipped_at: shipped_at.map(wire::timestamp),
+        delivered_at: delivered_at.map(wire::timestamp),
     })
 }
 

@@ -61,6 +61,7 @@ pub const MOVES: &[(Status, &str, Status)] = {
         (Delivered, "some money back", PartiallyRefunded),
         (PartiallyRefunded, "some money back", PartiallyRefunded),
         (PartiallyRefunded, "ship", Shipped),
+        (PartiallyRefunded, "deliver", Delivered),
         (Confirmed, "all money back", Refunded),
         (Shipped, "all money back", Refunded),
         (Delivered, "all money back", Refunded),
@@ -112,6 +113,7 @@ pub(crate) struct Order {
     pub(crate) hold_expires_at: Timestamp,
     /// `None` until a payment was begun.
     pub(crate) payment: Option<Payment>,
+    pub(crate) delivery: Delivery,
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
@@ -135,6 +137,29 @@ pub(crate) struct Item {
     pub(crate) quantity: i64,
     pub(crate) unit_price: Money,
     pub(crate) refunded_quantity: i64,
+}
+
+/// How far an order is on its way to its customer, whatever money goes back meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It has not left the house.
+    Waiting,
+    Shipped {
+        parcel: Parcel,
+        at: Timestamp,
+    },
+    Delivered {
+        parcel: Parcel,
+        shipped_at: Timestamp,
+        at: Timestamp,
+    },
+}
+
+/// Who carries an order, and how they call it; both may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    pub(crate) carrier: String,
+    pub(crate) tracking: String,
 }
 
 /// What payments last said of the order's payment.
@@ -193,6 +218,16 @@ pub(crate) struct Resumption {
     pub(crate) at: Timestamp,
 }
 
+/// Somebody's word that an order was shipped or delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Handover {
+    pub(crate) request: Uuid,
+    pub(crate) order: Id<id::Order>,
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) by: Id<id::User>,
+    pub(crate) at: Timestamp,
+}
+
 /// How far a refund is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefundState {
@@ -242,6 +277,7 @@ impl Order {
             refunded: Money::zero(total.currency),
             hold_expires_at,
             payment: None,
+            delivery: Delivery::Waiting,
             fingerprint,
             created_at: now,
             updated_at: now,
@@ -264,7 +300,7 @@ impl Order {
         }
     }
 
-    /// Moves the order, if [`MOVES`] has that move.
+    /// Moves the order, if [`MOVES`] has that move and delivery has not gone too far for it, or not far enough.
     pub(crate) fn enter(
         &mut self,
         to: Status,
@@ -273,7 +309,8 @@ impl Order {
         now: Timestamp,
     ) -> Result<Change, OrdersError> {
         let from = self.status;
-        if !from.may_become(to) {
+        if !from.may_become(to) || !self.delivery.admits(to) {
+            let from = self.delivery.told_beside(from);
             return Err(OrdersError::InvalidTransition { from, to });
         }
         self.status = to;
@@ -290,6 +327,43 @@ impl Order {
             status: to,
             refunded: self.refunded,
         })
+    }
+
+    /// Notes that the order left the house. `None` when it was noted before, of the same parcel.
+    pub(crate) fn ship(
+        &mut self,
+        parcel: Parcel,
+        by: Id<id::User>,
+        now: Timestamp,
+    ) -> Result<Option<Change>, OrdersError> {
+        if let Delivery::Shipped { parcel: first, .. } = &self.delivery
+            && *first == parcel
+        {
+            return Ok(None);
+        }
+        let change = self.enter(Status::Shipped, parcel.told(), Some(by), now)?;
+        self.delivery = Delivery::Shipped { parcel, at: now };
+        Ok(Some(change))
+    }
+
+    /// Notes that the order arrived. `None` when it was noted before.
+    pub(crate) fn deliver(
+        &mut self,
+        by: Id<id::User>,
+        now: Timestamp,
+    ) -> Result<Option<Change>, OrdersError> {
+        if let Delivery::Delivered { .. } = self.delivery {
+            return Ok(None);
+        }
+        let change = self.enter(Status::Delivered, "delivered", Some(by), now)?;
+        if let Delivery::Shipped { parcel, at } = &self.delivery {
+            self.delivery = Delivery::Delivered {
+                parcel: parcel.clone(),
+                shipped_at: *at,
+                at: now,
+            };
+        }
+        Ok(Some(change))
     }
 
     /// What a refund of that share comes to, with `promised` (other refunds under way) taken off first.
@@ -381,6 +455,39 @@ impl Order {
             .map(|item| (&item.sku, item.quantity - item.refunded_quantity))
             .filter(|(_, units)| *units > 0)
             .collect()
+    }
+}
+
+impl Delivery {
+    /// Whether an order whose delivery is so far may enter that status: what has left the house cannot be shipped or
+    /// cancelled, and only that can arrive.
+    const fn admits(&self, to: Status) -> bool {
+        match to {
+            Status::Shipped | Status::Cancelled => matches!(self, Self::Waiting),
+            Status::Delivered => matches!(self, Self::Shipped { .. }),
+            _ => true,
+        }
+    }
+
+    /// The status that tells more of an order that has this one: that some money went back says nothing of its delivery.
+    const fn told_beside(&self, status: Status) -> Status {
+        match (status, self) {
+            (Status::PartiallyRefunded, Self::Shipped { .. }) => Status::Shipped,
+            (Status::PartiallyRefunded, Self::Delivered { .. }) => Status::Delivered,
+            _ => status,
+        }
+    }
+}
+
+impl Parcel {
+    fn told(&self) -> String {
+        let Self { carrier, tracking } = self;
+        match (carrier.is_empty(), tracking.is_empty()) {
+            (true, true) => "shipped".to_owned(),
+            (false, true) => format!("shipped by {carrier}"),
+            (true, false) => format!("shipped as {tracking}"),
+            (false, false) => format!("shipped by {carrier} as {tracking}"),
+        }
     }
 }
 
@@ -691,6 +798,42 @@ mod tests {
         );
         assert!(order.units_left().is_empty());
         assert_eq!(order.version, 6, "one for each change");
+    }
+
+    fn parcel(tracking: &str) -> Parcel {
+        Parcel {
+            carrier: "Yamato".to_owned(),
+            tracking: tracking.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_order_ships_once_arrives_once_and_keeps_both_while_money_goes_back() {
+        let (mut order, by, now) = (order(), Id::generate(), Timestamp::UNIX_EPOCH);
+        let refused = order.clone().deliver(by, now);
+        assert!(refused.is_err(), "it has not left");
+        let change = order.ship(parcel("1"), by, now).expect("a legal move");
+        let change = change.expect("a change");
+        assert_eq!(
+            (change.description.as_str(), change.actor),
+            ("shipped by Yamato as 1", Some(by))
+        );
+        assert_eq!(order.ship(parcel("1"), by, now).expect("again"), None);
+
+        let part = refund(&order, &items(&[("MUG", 1)]), &[]).expect("a refund");
+        order.give_back(&part, now).expect("given back");
+        assert_eq!(order.status, Status::PartiallyRefunded);
+        for refused in [
+            order.clone().ship(parcel("2"), by, now).map(drop),
+            (order.clone().enter(Status::Cancelled, "", None, now)).map(drop),
+        ] {
+            let error = refused.expect_err("it has left").to_string();
+            assert!(error.starts_with("an order that is shipped"), "{error}");
+        }
+        assert!(order.deliver(by, now).expect("a legal move").is_some());
+        assert_eq!(order.deliver(by, now).expect("again"), None);
+        let refused = order.ship(parcel("1"), by, now).expect_err("it arrived");
+        assert!(refused.to_string().contains("delivered"), "{refused}");
     }
 
     #[test]

@@ -14,12 +14,26 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Change, Item, Order, Payment, Refund, RefundState, Resumption, Returned, Source, Status,
+        Change, Delivery, Handover, Item, Order, Parcel, Payment, Refund, RefundState, Resumption,
+        Returned, Source, Status,
     },
     error::OrdersError,
     messages,
     saga::{Cancel, Method, Phase, Saga},
 };
+
+/// Which orders a list is of.
+pub(crate) struct Wanted {
+    /// `None`: everybody's.
+    pub(crate) user: Option<Id<id::User>>,
+    pub(crate) status: Option<Status>,
+    /// Those with a line of it.
+    pub(crate) sku: Option<Sku>,
+    /// Those made at that moment or later.
+    pub(crate) from: Timestamp,
+    /// Those made before that moment.
+    pub(crate) to: Timestamp,
+}
 
 /// Where a list goes on: behind the order made then (microseconds since 1970), of that id.
 pub(crate) type ListPlace = (i64, Uuid);
@@ -93,8 +107,8 @@ pub(crate) async fn record_order(
             ON CONFLICT (id) DO NOTHING
             RETURNING id
          ), bought AS (
-            INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price)
-            SELECT made.id, line, sku, name, quantity, unit_price
+            INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price, ordered_at)
+            SELECT made.id, line, sku, name, quantity, unit_price, $9
             FROM made, unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
                        WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)
          ), begun AS (
@@ -148,7 +162,7 @@ pub(crate) async fn find_order(
 ) -> Result<Option<Order>, OrdersError> {
     let row: Option<OrderRow> = sqlx::query_as(
         "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                next_action, fingerprint, created_at, updated_at, version
+                next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
          FROM orders WHERE id = $1",
     )
     .bind(order.uuid())
@@ -164,7 +178,7 @@ pub(crate) async fn lock_order(
 ) -> Result<Option<Order>, OrdersError> {
     let row: Option<OrderRow> = sqlx::query_as(
         "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                next_action, fingerprint, created_at, updated_at, version
+                next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
          FROM orders WHERE id = $1 FOR UPDATE",
     )
     .bind(order.uuid())
@@ -173,50 +187,71 @@ pub(crate) async fn lock_order(
     one(db, row).await
 }
 
-/// Orders newest first: of one user or of all, in one status or in any.
+/// Orders newest first, those wanted, behind `after`.
 pub(crate) async fn list_orders(
     db: &mut PgConnection,
-    user: Option<Id<id::User>>,
-    status: Option<Status>,
+    wanted: &Wanted,
     after: Option<ListPlace>,
     limit: i64,
 ) -> Result<Vec<Order>, OrdersError> {
+    // Both bound the list from above, so the lower of the two is the bound.
+    let end = (wanted.to, Uuid::nil());
     let (before, before_id) = match after {
-        Some((micros, id)) => (
-            Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX),
-            id,
-        ),
-        None => (Timestamp::MAX, Uuid::max()),
+        Some((micros, id)) => {
+            let made_at = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
+            end.min((made_at, id))
+        }
+        None => end,
     };
-    // One statement a shape, so that each has the index it needs.
-    let query = match user {
-        Some(user) => sqlx::query_as(
-            "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                    next_action, fingerprint, created_at, updated_at, version
-             FROM orders
-             WHERE ($3::text IS NULL OR status = $3) AND (created_at, id) < ($1, $2) AND user_id = $5
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
+    let status = wanted.status.map(Status::as_str);
+    let sku = wanted.sku.as_ref().map(Sku::as_str);
+    let query = match (wanted.user, sku, status) {
+        (Some(user), ..) => sqlx::query_as(ORDERS_OF_USER)
+            .bind(user.uuid())
+            .bind(status)
+            .bind(sku),
+        (None, Some(sku), _) => sqlx::query_as(ORDERS_OF_SKU).bind(sku).bind(status),
+        (None, None, Some(status)) => sqlx::query_as(ORDERS_OF_STATUS).bind(status),
+        (None, None, None) => sqlx::query_as(ORDERS_OF_ALL),
+    };
+    let rows: Vec<OrderRow> = query
+        .bind(wanted.from.to_sqlx())
         .bind(before.to_sqlx())
         .bind(before_id)
-        .bind(status.map(Status::as_str))
         .bind(limit)
-        .bind(user.uuid()),
-        None => sqlx::query_as(
-            "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                    next_action, fingerprint, created_at, updated_at, version
-             FROM orders
-             WHERE ($3::text IS NULL OR status = $3) AND (created_at, id) < ($1, $2)
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-        )
-        .bind(before.to_sqlx())
-        .bind(before_id)
-        .bind(status.map(Status::as_str))
-        .bind(limit),
-    };
-    let rows: Vec<OrderRow> = query.fetch_all(&mut *db).await?;
+        .fetch_all(&mut *db)
+        .await?;
     with_items(db, rows).await
 }
+
+// One statement a shape, so that each walks the one index that has its order.
+
+const ORDERS_OF_USER: &str =
+    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+     FROM orders
+     WHERE user_id = $1 AND created_at >= $4 AND (created_at, id) < ($5, $6) AND ($2::text IS NULL OR status = $2)
+       AND ($3::text IS NULL OR EXISTS (SELECT FROM order_item WHERE order_id = id AND sku = $3))
+     ORDER BY created_at DESC, id DESC LIMIT $7";
+
+const ORDERS_OF_SKU: &str =
+    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+     FROM order_item JOIN orders ON id = order_id
+     WHERE sku = $1 AND ordered_at >= $3 AND (ordered_at, order_id) < ($4, $5) AND ($2::text IS NULL OR status = $2)
+     ORDER BY ordered_at DESC, order_id DESC LIMIT $6";
+
+const ORDERS_OF_STATUS: &str =
+    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+     FROM orders WHERE status = $1 AND created_at >= $2 AND (created_at, id) < ($3, $4)
+     ORDER BY created_at DESC, id DESC LIMIT $5";
+
+const ORDERS_OF_ALL: &str =
+    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
+            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+     FROM orders WHERE created_at >= $1 AND (created_at, id) < ($2, $3)
+     ORDER BY created_at DESC, id DESC LIMIT $4";
 
 /// Writes what may change of an order with the changes that made it so, in its history and as news, if it still is at
 /// the version before; `false`, and nothing is written, when it is not.
@@ -271,6 +306,61 @@ pub(crate) async fn save_returned(
     .bind(order.id.uuid())
     .bind(lines)
     .bind(units)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes how far the order's delivery is.
+pub(crate) async fn save_delivery(db: &mut PgConnection, order: &Order) -> Result<(), OrdersError> {
+    let (parcel, shipped_at, delivered_at) = match &order.delivery {
+        Delivery::Waiting => (None, None, None),
+        Delivery::Shipped { parcel, at } => (Some(parcel), Some(*at), None),
+        Delivery::Delivered {
+            parcel,
+            shipped_at,
+            at,
+        } => (Some(parcel), Some(*shipped_at), Some(*at)),
+    };
+    sqlx::query(
+        "UPDATE orders SET carrier = $2, tracking = $3, shipped_at = $4, delivered_at = $5 WHERE id = $1",
+    )
+    .bind(order.id.uuid())
+    .bind(parcel.map_or("", |parcel| parcel.carrier.as_str()))
+    .bind(parcel.map_or("", |parcel| parcel.tracking.as_str()))
+    .bind(shipped_at.map(ToSqlx::to_sqlx))
+    .bind(delivered_at.map(ToSqlx::to_sqlx))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The order and the fingerprint of the handover that this request made, if it made one.
+pub(crate) async fn find_handover(
+    db: &mut PgConnection,
+    request: Uuid,
+) -> Result<Option<(Id<id::Order>, Vec<u8>)>, OrdersError> {
+    let row: Option<(Uuid, Vec<u8>)> =
+        sqlx::query_as("SELECT order_id, fingerprint FROM handover WHERE id = $1")
+            .bind(request)
+            .fetch_optional(db)
+            .await?;
+    Ok(row.map(|(order, fingerprint)| (Id::new(order), fingerprint)))
+}
+
+/// Writes who said that an order was shipped or delivered.
+pub(crate) async fn insert_handover(
+    db: &mut PgConnection,
+    handover: &Handover,
+) -> Result<(), OrdersError> {
+    sqlx::query(
+        "INSERT INTO handover (id, order_id, fingerprint, requested_by, created_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(handover.request)
+    .bind(handover.order.uuid())
+    .bind(&handover.fingerprint)
+    .bind(handover.by.uuid())
+    .bind(handover.at.to_sqlx())
     .execute(db)
     .await?;
     Ok(())
@@ -854,6 +944,10 @@ struct OrderRow {
     payment_id: Option<Uuid>,
     payment_status: String,
     next_action: String,
+    carrier: String,
+    tracking: String,
+    shipped_at: Option<jiff_sqlx::Timestamp>,
+    delivered_at: Option<jiff_sqlx::Timestamp>,
     fingerprint: Vec<u8>,
     created_at: jiff_sqlx::Timestamp,
     updated_at: jiff_sqlx::Timestamp,
@@ -870,6 +964,22 @@ impl OrderRow {
             .into_iter()
             .map(|item| item.read(id, currency))
             .collect::<Result<_, _>>()?;
+        let parcel = Parcel {
+            carrier: self.carrier,
+            tracking: self.tracking,
+        };
+        let delivery = match (self.shipped_at, self.delivered_at) {
+            (None, _) => Delivery::Waiting,
+            (Some(at), None) => Delivery::Shipped {
+                parcel,
+                at: at.into(),
+            },
+            (Some(shipped_at), Some(at)) => Delivery::Delivered {
+                parcel,
+                shipped_at: shipped_at.into(),
+                at: at.into(),
+            },
+        };
         Ok(Order {
             id,
             user: Id::new(self.user_id),
@@ -884,6 +994,7 @@ impl OrderRow {
                 status: self.payment_status,
                 next_action: self.next_action,
             }),
+            delivery,
             fingerprint: self.fingerprint,
             created_at: self.created_at.into(),
             updated_at: self.updated_at.into(),
@@ -1007,4 +1118,89 @@ impl RefundRow {
 
 fn unreadable<K: id::Kind>(table: &str, column: &str, row: Id<K>, got: &str) -> OrdersError {
     OrdersError::Unreadable(format!("{table}.{column} of {row} is {got:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_testkit::TestDatabase;
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+
+    const ORDERS_COUNT: i64 = 20_000;
+
+    #[tokio::test]
+    async fn a_list_walks_the_index_that_has_its_order_and_sorts_nothing() {
+        let db = TestDatabase::create("orders", &crate::MIGRATOR).await;
+        let owner = db.owner();
+        for fill in [
+            "INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
+                                 created_at, updated_at, version)
+             SELECT md5(n::text)::uuid, md5((n % 100)::text)::uuid, 'checkout',
+                    CASE WHEN n % 1000 = 0 THEN 'needs_attention' ELSE 'confirmed' END,
+                    'JPY', 1, 1, now(), '', to_timestamp(n), now(), 1
+             FROM generate_series(1, $1) AS n",
+            "INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price, ordered_at)
+             SELECT md5(n::text)::uuid, 1, 'SKU-' || n % 500, '', 1, 1, to_timestamp(n) FROM generate_series(1, $1) AS n",
+        ] {
+            let filled = sqlx::query(fill).bind(ORDERS_COUNT).execute(&owner).await;
+            filled.expect("filled");
+        }
+        let analyzed = sqlx::query("ANALYZE orders, order_item")
+            .execute(&owner)
+            .await;
+        analyzed.expect("analyzed");
+        let mut app = db.app().acquire().await.expect("a connection");
+        // As plans are once a statement was asked often.
+        let generic = sqlx::query("SET plan_cache_mode = force_generic_plan")
+            .execute(&mut *app)
+            .await;
+        generic.expect("everybody may");
+        let bounds = "'1970-01-01', '2100-01-01', '00000000-0000-0000-0000-000000000000', 21";
+        let user = "md5('7')::uuid";
+        for (name, statement, bound, index) in [
+            (
+                "of_user",
+                ORDERS_OF_USER,
+                format!("{user}, NULL, NULL"),
+                "orders_of_user",
+            ),
+            (
+                "of_sku",
+                ORDERS_OF_SKU,
+                "'SKU-7', NULL".to_owned(),
+                "items_of_sku",
+            ),
+            (
+                "of_status",
+                ORDERS_OF_STATUS,
+                "'needs_attention'".to_owned(),
+                "orders_by_status",
+            ),
+            ("of_all", ORDERS_OF_ALL, String::new(), "orders_by_time"),
+        ] {
+            let prepared = sqlx::query(AssertSqlSafe(format!("PREPARE {name} AS {statement}")))
+                .persistent(false)
+                .execute(&mut *app)
+                .await;
+            prepared.expect("it fits the schema");
+            let bound = if bound.is_empty() {
+                bound
+            } else {
+                format!("{bound}, ")
+            };
+            let explain = format!("EXPLAIN (COSTS off) EXECUTE {name} ({bound}{bounds})");
+            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+                .persistent(false)
+                .fetch_all(&mut *app)
+                .await
+                .expect("a plan");
+            let plan = plan.join("\n");
+            assert!(plan.contains(&format!("using {index}")), "{name}:\n{plan}");
+            assert!(
+                !plan.contains("Sort") && !plan.contains("Seq Scan"),
+                "{name}:\n{plan}"
+            );
+        }
+    }
 }

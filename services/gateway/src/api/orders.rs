@@ -6,7 +6,8 @@ use axum::{
     Extension,
     extract::{Path, State},
 };
-use holdfast_platform::identity::Caller;
+use holdfast_kernel::Timestamp;
+use holdfast_platform::{identity::Caller, wire};
 use holdfast_proto::orders::v1::{self as pb, OrderStatus, payment_method_choice::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -39,6 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(cancel_order))
         .routes(routes!(refund_order))
         .routes(routes!(resume_order))
+        .routes(routes!(ship_order))
+        .routes(routes!(deliver_order))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -80,6 +83,23 @@ struct Resumption {
     reason: String,
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Shipping {
+    /// Up to 64 characters.
+    #[serde(default)]
+    #[schema(example = "Yamato")]
+    carrier: String,
+    /// Up to 128 characters.
+    #[serde(default)]
+    #[schema(example = "4812-3456-7890")]
+    tracking: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Arrival {}
+
 /// For items, which go back to stock, or an amount, which brings nothing back; neither: all that is left.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -112,8 +132,23 @@ struct Order {
     hold_expires_at: Option<String>,
     /// Null until one was begun.
     payment: Option<OrderPayment>,
+    /// Null until it was shipped.
+    delivery: Option<Delivery>,
     created_at: String,
     updated_at: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Delivery {
+    /// Null when nobody said.
+    #[schema(example = "Yamato")]
+    carrier: Option<String>,
+    /// Null when nobody said.
+    #[schema(example = "4812-3456-7890")]
+    tracking: Option<String>,
+    shipped_at: String,
+    /// Null until it arrived.
+    delivered_at: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -157,6 +192,12 @@ struct Wanted {
     user_id: Option<String>,
     /// Such as `confirmed`.
     status: Option<String>,
+    /// Made at that moment or later, such as `2026-12-01T00:00:00Z`.
+    from: Option<String>,
+    /// Made before that moment.
+    to: Option<String>,
+    /// With a line of this SKU.
+    sku: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,
     /// `next_cursor` of the slice before.
@@ -199,6 +240,9 @@ async fn list_orders(
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ListOrdersRequest {
         status: wanted.status()?.into(),
+        from: instant("from", wanted.from.as_deref())?,
+        to: instant("to", wanted.to.as_deref())?,
+        sku: wanted.sku.unwrap_or_default(),
         user_id: wanted.user_id.unwrap_or_default(),
         page: Some(Slice::new(wanted.limit, wanted.cursor).request()?),
     });
@@ -340,6 +384,55 @@ async fn resume_order(
     gateway.replies.once(once, effect).await
 }
 
+/// Notes that an order left the house.
+#[utoipa::path(post, path = "/v1/orders/{id}/ship", tag = "orders", request_body = Option<Shipping>,
+    params(("id" = String, Path), ("idempotency-key" = String, Header)), responses((status = 200, body = Order)))]
+async fn ship_order(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(order_id): Path<String>,
+    Keyed { body, once }: Keyed<Shipping>,
+) -> Answer {
+    let request = caller.request(pb::ShipOrderRequest {
+        request_id: once.request_id.to_string(),
+        fingerprint: once.fingerprint(),
+        order_id,
+        carrier: body.carrier,
+        tracking: body.tracking,
+    });
+    let mut orders = gateway.peers.orders.clone();
+    let effect = async move {
+        let answer = orders.ship_order(request).await?.into_inner();
+        Ok(Reply::ok(&order(answer.order)?))
+    };
+    gateway.replies.once(once, effect).await
+}
+
+/// Notes that an order that was shipped has arrived.
+#[utoipa::path(post, path = "/v1/orders/{id}/deliver", tag = "orders", request_body = Option<Arrival>,
+    params(("id" = String, Path), ("idempotency-key" = String, Header)), responses((status = 200, body = Order)))]
+async fn deliver_order(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(order_id): Path<String>,
+    Keyed {
+        body: Arrival {},
+        once,
+    }: Keyed<Arrival>,
+) -> Answer {
+    let request = caller.request(pb::DeliverOrderRequest {
+        request_id: once.request_id.to_string(),
+        fingerprint: once.fingerprint(),
+        order_id,
+    });
+    let mut orders = gateway.peers.orders.clone();
+    let effect = async move {
+        let answer = orders.deliver_order(request).await?.into_inner();
+        Ok(Reply::ok(&order(answer.order)?))
+    };
+    gateway.replies.once(once, effect).await
+}
+
 /// Waits in line for a place among the purchases in hand.
 ///
 /// A rush waits here, where waiting costs nothing, and not for the few connections of every service behind.
@@ -380,6 +473,18 @@ impl Wanted {
                 text: "wanted a status of orders, such as confirmed".to_owned(),
             })
     }
+}
+
+fn instant(
+    field: &'static str,
+    text: Option<&str>,
+) -> Result<Option<prost_types::Timestamp>, GatewayError> {
+    let moment = text.map(str::parse).transpose();
+    let moment: Option<Timestamp> = moment.map_err(|_| GatewayError::Field {
+        field: field.to_owned(),
+        text: "wanted a moment such as 2026-12-01T10:00:00Z".to_owned(),
+    })?;
+    Ok(moment.map(wire::timestamp))
 }
 
 impl From<NewItem> for pb::ItemRequest {
@@ -435,6 +540,12 @@ fn order(order: Option<pb::Order>) -> Result<Order, Problem> {
         total,
         hold_expires_at: optional_moment(order.hold_expires_at.as_ref()),
         payment: payment(order.payment_id, order.payment_status, &order.next_action)?,
+        delivery: optional_moment(order.shipped_at.as_ref()).map(|shipped_at| Delivery {
+            carrier: told(order.carrier),
+            tracking: told(order.tracking),
+            shipped_at,
+            delivered_at: optional_moment(order.delivered_at.as_ref()),
+        }),
         created_at: moment(order.created_at.as_ref(), "orders")?,
         updated_at: optional_moment(order.updated_at.as_ref()),
         id: order.id,
@@ -473,7 +584,6 @@ fn payment(id: String, status: String, next_action: &str) -> Result<Option<Order
 }
 
 fn event(event: pb::OrderEvent) -> Result<OrderEvent, Problem> {
-    let told = |text: String| (!text.is_empty()).then_some(text);
     Ok(OrderEvent {
         created_at: moment(event.created_at.as_ref(), "orders")?,
         r#type: event.r#type,
@@ -482,4 +592,9 @@ fn event(event: pb::OrderEvent) -> Result<OrderEvent, Problem> {
         new_value: told(event.new_value),
         user_id: told(event.user_id),
     })
+}
+
+/// What a peer leaves empty was not told.
+fn told(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }

@@ -127,6 +127,8 @@ async fn a_request_that_needs_a_key_is_refused_without_one() {
         "/v1/orders/ord_1/cancel",
         "/v1/orders/ord_1/refunds",
         "/v1/orders/ord_1/resume",
+        "/v1/orders/ord_1/ship",
+        "/v1/orders/ord_1/deliver",
         "/v1/payment-methods",
         "/v1/products",
         "/v1/inventory",

@@ -84,6 +84,8 @@ scripted_peer! {
         cancel_order(orders::CancelOrderRequest) -> orders::CancelOrderResponse;
         refund_order(orders::RefundOrderRequest) -> orders::RefundOrderResponse;
         resume_order(orders::ResumeOrderRequest) -> orders::ResumeOrderResponse;
+        ship_order(orders::ShipOrderRequest) -> orders::ShipOrderResponse;
+        deliver_order(orders::DeliverOrderRequest) -> orders::DeliverOrderResponse;
     }
 }
 

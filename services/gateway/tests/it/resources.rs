@@ -1058,7 +1058,7 @@ async fn an_order_reads_as_promised() {
             "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "total": yen(1250),
             "refunded": yen(0), "currency": "JPY", "hold_expires_at": AT_TEXT,
             "payment": {"id": "pay_1", "status": "requires_action", "next_action": {"type": "redirect", "url": "/pay"}},
-            "created_at": AT_TEXT, "updated_at": null,
+            "delivery": null, "created_at": AT_TEXT, "updated_at": null,
         })
     );
     let call = world.orders.place_order.calls().remove(0);
@@ -1126,16 +1126,25 @@ async fn orders_are_listed_and_read_with_their_history() {
         .list_orders
         .then(Ok(orders::ListOrdersResponse { orders, page }));
     let told = world
-        .get("/v1/orders?status=partially_refunded&user_id=*")
+        .get(&format!(
+            "/v1/orders?status=partially_refunded&user_id=*&sku=A-1&from={AT_TEXT}"
+        ))
         .by(&staff)
         .send_nothing()
         .await;
     assert_eq!(told.json()["data"][0]["id"], "ord_1");
     let asked = world.orders.list_orders.asked().remove(0);
     assert_eq!(
-        (asked.status(), asked.user_id.as_str()),
-        (orders::OrderStatus::PartiallyRefunded, "*")
+        (asked.status(), asked.user_id.as_str(), asked.sku.as_str()),
+        (orders::OrderStatus::PartiallyRefunded, "*", "A-1")
     );
+    assert_eq!((asked.from, asked.to), (AT, None));
+    let told = world
+        .get("/v1/orders?to=yesterday")
+        .by(&staff)
+        .send_nothing()
+        .await;
+    assert_eq!(told.json()["errors"][0]["field"], "to");
 
     world.orders.get_order.then(Ok(orders::GetOrderResponse {
         order: Some(confirmed("1")),
@@ -1256,6 +1265,68 @@ async fn orders_are_cancelled_refunded_and_resumed() {
         (asked.order_id.as_str(), asked.reason.as_str()),
         ("ord_1", "the warehouse is back")
     );
+}
+
+#[tokio::test]
+async fn an_order_is_shipped_with_or_without_a_number_and_delivered() {
+    let world = World::new().await;
+    let staff = world.somebody(Role::Staff);
+    let shipped = orders::Order {
+        status: orders::OrderStatus::Shipped.into(),
+        carrier: "Yamato".to_owned(),
+        shipped_at: AT,
+        ..confirmed("1")
+    };
+    world.orders.ship_order.otherwise(move |_| {
+        Ok(orders::ShipOrderResponse {
+            order: Some(shipped.clone()),
+        })
+    });
+    for (key, body) in [
+        ("bare", json!({})),
+        ("told", json!({"carrier": "Yamato", "tracking": "4812"})),
+    ] {
+        let told = world
+            .post("/v1/orders/ord_1/ship")
+            .by(&staff)
+            .key(key)
+            .send(&body)
+            .await;
+        assert_eq!(
+            (told.status.as_u16(), &told.json()["delivery"]),
+            (
+                200,
+                &json!({"carrier": "Yamato", "tracking": null, "shipped_at": AT_TEXT, "delivered_at": null})
+            )
+        );
+    }
+    let asked = world.orders.ship_order.asked();
+    assert_eq!(
+        (asked[0].carrier.as_str(), asked[0].tracking.as_str()),
+        ("", "")
+    );
+    assert_eq!(
+        (asked[1].carrier.as_str(), asked[1].tracking.as_str()),
+        ("Yamato", "4812")
+    );
+
+    world
+        .orders
+        .deliver_order
+        .then(Ok(orders::DeliverOrderResponse {
+            order: Some(confirmed("1")),
+        }));
+    let told = world
+        .post("/v1/orders/ord_1/deliver")
+        .by(&staff)
+        .key("deliver")
+        .send(&json!({}))
+        .await;
+    assert_eq!(
+        (told.status.as_u16(), &told.json()["delivery"]),
+        (200, &json!(null))
+    );
+    assert_eq!(world.orders.deliver_order.asked()[0].order_id, "ord_1");
 }
 
 fn payment(

@@ -302,7 +302,6 @@ pub(crate) fn confirmed(request_id: &str) -> orders::Order {
         points_used: 0,
         total: yen(1250),
         refunded: yen(0),
-        hold_expires_at: None,
         payment_id: "pay_1".to_owned(),
         payment_status: "captured".to_owned(),
         next_action: String::new(),
@@ -310,8 +309,8 @@ pub(crate) fn confirmed(request_id: &str) -> orders::Order {
             seconds: 1_795_000_000,
             nanos: 0,
         }),
-        updated_at: None,
         version: 1,
+        ..orders::Order::default()
     }
 }
 

@@ -3,6 +3,7 @@
 mod buying;
 mod failing;
 mod giving_back;
+mod handing_over;
 mod ledger;
 mod line;
 mod reading;

@@ -84,7 +84,7 @@ async fn a_user_sees_their_own_orders_and_staff_may_see_all_of_one_status() {
     let ask = pb::ListOrdersRequest {
         user_id: "*".to_owned(),
         status: OrderStatus::Confirmed.into(),
-        page: None,
+        ..pb::ListOrdersRequest::default()
     };
     let all = list(&world, &world.staff, ask.clone()).await;
     assert_eq!(ids(all), sorted(vec![mine, theirs]));
@@ -97,6 +97,51 @@ async fn a_user_sees_their_own_orders_and_staff_may_see_all_of_one_status() {
         reason(&refused.await.expect("it lives").expect_err("no staff")),
         "UNKNOWN_USER"
     );
+}
+
+#[tokio::test]
+async fn a_list_narrows_to_a_span_of_time_and_a_sku_whoever_asks() {
+    let world = World::new().await;
+    let mut bought = Vec::new();
+    for sku in ["TSHIRT", "MUG", "TSHIRT", "MUG"] {
+        world.pass(60);
+        bought.push(world.buy(&[(sku, 1)], "ok").await.expect("bought"));
+    }
+    let made_at = |place: usize| bought[place].created_at;
+    for (from, to, sku, want) in [
+        (None, None, "TSHIRT", &[2, 0][..]),
+        (made_at(1), made_at(3), "", &[2, 1][..]),
+        (made_at(1), made_at(3), "MUG", &[1][..]),
+        (made_at(3), made_at(1), "", &[][..]),
+        (None, None, "NOTHING", &[][..]),
+    ] {
+        let want: Vec<&str> = want
+            .iter()
+            .map(|&place| bought[place].id.as_str())
+            .collect();
+        for (asker, user_id) in [(&world.customer, ""), (&world.staff, "*")] {
+            for status in [OrderStatus::Unspecified, OrderStatus::Confirmed] {
+                let (mut seen, mut token) = (Vec::new(), String::new());
+                loop {
+                    let ask = pb::ListOrdersRequest {
+                        user_id: user_id.to_owned(),
+                        status: status.into(),
+                        page: Some(PageRequest { size: 1, token }),
+                        from,
+                        to,
+                        sku: sku.to_owned(),
+                    };
+                    let slice = list(&world, asker, ask).await;
+                    seen.extend(slice.orders.into_iter().map(|order| order.id));
+                    token = slice.page.expect("set").next_token;
+                    if token.is_empty() {
+                        break;
+                    }
+                }
+                assert_eq!(seen, want, "{from:?} {to:?} {sku} {user_id} {status:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

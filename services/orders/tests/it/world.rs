@@ -355,6 +355,43 @@ impl World {
         Ok(answer.into_inner().order.expect("set"))
     }
 
+    /// Staff say that the order left the house, with that number of the carrier's.
+    pub(crate) async fn ship(
+        &self,
+        key: &str,
+        order: &str,
+        tracking: &str,
+    ) -> Result<pb::Order, Status> {
+        let request = self.staff.ask(pb::ShipOrderRequest {
+            request_id: key.to_owned(),
+            fingerprint: fingerprint(tracking).into(),
+            order_id: order.to_owned(),
+            carrier: "Yamato".to_owned(),
+            tracking: tracking.to_owned(),
+        });
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.ship_order(request).await });
+        let answer = answer.await.expect("it lives")?;
+        Ok(answer.into_inner().order.expect("set"))
+    }
+
+    /// Staff say that the order arrived.
+    pub(crate) async fn deliver(&self, key: &str, order: &str) -> Result<pb::Order, Status> {
+        let request = self.staff.ask(pb::DeliverOrderRequest {
+            request_id: key.to_owned(),
+            fingerprint: fingerprint("arrived").into(),
+            order_id: order.to_owned(),
+        });
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.deliver_order(request).await });
+        let answer = answer.await.expect("it lives")?;
+        Ok(answer.into_inner().order.expect("set"))
+    }
+
     /// Waits until the order is in that status, while a little time passes at each look.
     pub(crate) async fn becomes(&self, order: &str, status: OrderStatus) -> pb::Order {
         self.until(&format!("{order} is {status:?}"), async || {
@@ -555,7 +592,10 @@ impl World {
             let (times, captured, refunded) = self.till.money(&fact.order.to_string());
             assert!(times <= 1, "captured twice: {fact:?}");
             assert_eq!(refunded, fact.refunded.amount, "money given back: {fact:?}");
-            let owns = matches!(fact.status, Stands::Confirmed | Stands::PartiallyRefunded);
+            let owns = matches!(
+                fact.status,
+                Stands::Confirmed | Stands::Shipped | Stands::Delivered | Stands::PartiallyRefunded
+            );
             let owned = if owns || fact.status == Stands::Refunded {
                 fact.total.amount
             } else {
