@@ -368,8 +368,8 @@ impl Order {
 
     /// What a refund of that share comes to, with `promised` (other refunds under way) taken off first.
     ///
-    /// An item's money is its price times the units; only what is left of the order's total can be given back, whichever
-    /// way it was given back before.
+    /// Units are worth their part of their line by running total, so that the last one ends at the whole line; only what is
+    /// left of the order's total can be given back, whichever way it was given back before.
     pub(crate) fn refund_share(
         &self,
         share: &Share,
@@ -402,7 +402,11 @@ impl Order {
                             left: units[item],
                         });
                     }
-                    amount = amount.plus(self.items[item].unit_price.times(*quantity)?)?;
+                    let bought = &self.items[item];
+                    let (line, of) = (bought.total()?, bought.quantity);
+                    let gone = of - units[item];
+                    let worth = handed_out(line, gone + quantity, of);
+                    amount = amount.plus(worth.minus(handed_out(line, gone, of))?)?;
                     returned.push(Returned {
                         item,
                         quantity: *quantity,
@@ -654,6 +658,14 @@ fn total_of(items: &[Item]) -> Result<Money, OrdersError> {
     Ok(total)
 }
 
+/// What of `whole` has been handed out after `parts` of `of` parts, rounded down. A step hands out the difference, so the
+/// last one ends at the whole, in whichever steps it was reached.
+fn handed_out(whole: Money, parts: i64, of: i64) -> Money {
+    let amount = i128::from(whole.amount) * i128::from(parts) / i128::from(of);
+    let amount = i64::try_from(amount).expect("parts of a whole are no more than it");
+    Money::new(amount, whole.currency)
+}
+
 fn returned(units: &[i64]) -> Vec<Returned> {
     (units.iter().enumerate())
         .filter(|(_, quantity)| **quantity > 0)
@@ -753,6 +765,32 @@ mod tests {
         assert_eq!(part.amount, yen(1_250));
         let rest = refund(&order, &Share::Rest, &[part]).expect("a refund");
         assert_eq!((rest.amount, rest.units.len()), (yen(500), 1));
+    }
+
+    /// The table of `docs/PRICING.md` under "Shares", over time.
+    #[test]
+    fn a_whole_is_handed_out_by_running_total_whatever_the_steps() {
+        for (whole, steps, want) in [
+            (100, &[1, 1, 1][..], &[33, 33, 34][..]),
+            (100, &[2, 1], &[66, 34]),
+            (1_050, &[1, 1], &[525, 525]),
+            (
+                i64::MAX,
+                &[1, 1_000_000 - 1],
+                &[9_223_372_036_854, i64::MAX - 9_223_372_036_854],
+            ),
+        ] {
+            let of = steps.iter().sum();
+            let mut parts = 0;
+            let handed: Vec<i64> = (steps.iter())
+                .map(|step| {
+                    let before = handed_out(yen(whole), parts, of).amount;
+                    parts += step;
+                    handed_out(yen(whole), parts, of).amount - before
+                })
+                .collect();
+            assert_eq!(handed, want, "{whole} in {steps:?}");
+        }
     }
 
     #[test]
