@@ -94,6 +94,7 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/payment-methods", Audience::User),
     ("POST", "/v1/payment-methods", Audience::User),
     ("GET", "/v1/payments/{id}", Audience::User),
+    ("GET", "/v1/points", Audience::User),
     ("POST", "/v1/payments/{id}/sandbox/complete", Audience::User),
     ("POST", "/v1/payments/{id}/sandbox/pay", Audience::User),
     ("GET", "/v1/webhooks", Audience::Admin),

@@ -19,6 +19,7 @@ use crate::{
         self, Method, MethodKind, NextAction, Payment, Purchase, Refund, SavedMethod, State, Status,
     },
     error::PaymentsError,
+    points::{Balance, Entry},
     provider::MethodCheck,
     sandbox::{Acted, Sandbox},
     store,
@@ -38,6 +39,7 @@ pub const ACCESS: AccessTable = &[
     ("GetPayment", Access::UserOr(&["orders", "bookings"])),
     ("SavePaymentMethod", Access::User),
     ("ListPaymentMethods", Access::User),
+    ("ListPoints", Access::User),
     ("CompleteSandboxChallenge", Access::User),
     ("PaySandboxSlip", Access::User),
 ];
@@ -284,6 +286,39 @@ impl PaymentsService for Api {
         }))
     }
 
+    /// What the caller has in points, and how they came and went, newest first.
+    async fn list_points(
+        &self,
+        request: Request<pb::ListPointsRequest>,
+    ) -> Result<Response<pb::ListPointsResponse>, RpcStatus> {
+        let user = Caller::of(&request)?.user()?;
+        let asked = request.into_inner().page.unwrap_or_default();
+        let size = page::page_size(asked.size).map_err(PaymentsError::from)?;
+        let after = page::read_token(&asked.token).map_err(PaymentsError::from)?;
+        let mut db = database::acquire(&self.till.database)
+            .await
+            .map_err(PaymentsError::from)?;
+        let balances = store::list_balances(&mut db, user).await?;
+        // One more than asked for tells whether anything follows.
+        let mut entries = store::list_point_entries(&mut db, user, after, size + 1).await?;
+        let more = entries.len() > size as usize;
+        entries.truncate(size as usize);
+        let next_token = match entries.last() {
+            Some(last) if more => page::PageToken::after(&(
+                last.created_at,
+                last.payment.uuid(),
+                last.payment_version,
+            ))
+            .into_text(),
+            _ => String::new(),
+        };
+        Ok(Response::new(pb::ListPointsResponse {
+            balances: balances.into_iter().map(Into::into).collect(),
+            entries: entries.into_iter().map(Into::into).collect(),
+            page: Some(PageInfo { next_token }),
+        }))
+    }
+
     /// Ends a sandbox 3-D Secure challenge; again with the same result changes nothing.
     async fn complete_sandbox_challenge(
         &self,
@@ -513,6 +548,28 @@ impl From<NextAction> for pb::NextAction {
                 expires_at: Some(wire::timestamp(expires_at)),
                 ..Self::default()
             },
+        }
+    }
+}
+
+impl From<Balance> for pb::PointBalance {
+    fn from(balance: Balance) -> Self {
+        Self {
+            currency: balance.currency.to_string(),
+            points: balance.points,
+        }
+    }
+}
+
+impl From<Entry> for pb::PointEntry {
+    fn from(entry: Entry) -> Self {
+        Self {
+            r#type: entry.kind,
+            payment_id: entry.payment.to_string(),
+            purchase_id: entry.purchase,
+            currency: entry.currency.to_string(),
+            points: entry.points,
+            created_at: Some(wire::timestamp(entry.created_at)),
         }
     }
 }

@@ -16,6 +16,8 @@ use std::fmt;
 use holdfast_kernel::{Id, Money, RequestId, Timestamp, id, money::MoneyError};
 use jiff::SignedDuration;
 
+use crate::points;
+
 pub use self::method::{Method, MethodKind};
 pub(crate) use self::{
     learn::FIRST_CHECK_SECS,
@@ -259,6 +261,8 @@ pub(crate) struct Change {
     /// The version that it is a change of; the payment's own when nothing moved.
     pub(crate) from: i64,
     pub(crate) news: Vec<News>,
+    /// Points earned by it; lost, when negative.
+    pub(crate) points: i64,
     /// A refund that the move began by itself.
     pub(crate) refund: Option<Refund>,
     /// Nothing was captured: refunds that waited for it end.
@@ -351,6 +355,7 @@ impl Payment {
             from: self.version,
             payment: self,
             news: Vec::new(),
+            points: 0,
             refund: None,
             drops_refunds: false,
         }
@@ -359,6 +364,7 @@ impl Payment {
     /// The one way from one state to another.
     fn go(self, what: &'static str, state: State, now: Timestamp) -> Result<Change, Illegal> {
         let (from, version) = (self.status(), self.version);
+        let earned = points::earned(self.taken());
         if !MOVES.contains(&(from, what, state.status())) {
             return Err(Illegal::Move { from, what });
         }
@@ -385,6 +391,7 @@ impl Payment {
         };
         Ok(Change {
             from: version,
+            points: points::earned(payment.taken()) - earned,
             ..payment.stay()
         })
     }
@@ -396,9 +403,9 @@ impl Change {
         self.payment.version != self.from
     }
 
-    /// Whether refunds begin or end with it.
-    pub(crate) fn touches_refunds(&self) -> bool {
-        self.drops_refunds || self.refund.is_some()
+    /// Whether more is written with it than one statement does: refunds begin or end, or points are taken back.
+    pub(crate) fn needs_transaction(&self) -> bool {
+        self.drops_refunds || self.refund.is_some() || self.points < 0
     }
 
     fn telling(mut self, news: News) -> Self {

@@ -1,6 +1,6 @@
 //! Money in and out: one payment for one purchase, what may become of it, and the provider that moves the money.
 //!
-//! Read in this order: `domain` (a payment and its moves), `till` (asking the provider and writing down what it said),
+//! Read in this order: `domain` (a payment and its moves), `points` (what it earns), `till` (asking the provider and writing down what it said),
 //! `reconcile` (what goes on beside the calls), `api` (the door), [`provider`] (what we ask of one), [`sandbox`] (the
 //! one that moves no money), `store`, `messages`, `error`, [`audit()`].
 
@@ -9,6 +9,7 @@ mod audit;
 mod domain;
 mod error;
 mod messages;
+mod points;
 pub mod provider;
 mod reconcile;
 pub mod sandbox;
@@ -27,7 +28,7 @@ use sqlx::{PgPool, migrate::Migrator};
 use tonic::service::Routes;
 
 pub use api::ACCESS;
-pub use audit::{PaymentFact, audit};
+pub use audit::{PaymentFact, PointFact, audit, audit_points};
 pub use domain::{MOVES, Status};
 pub use reconcile::{LOOK_MILLIS, Reconciler};
 pub use till::FAILPOINTS;

@@ -12,6 +12,7 @@ use crate::{
         RefundTruth, SavedMethod, State, Status, Taken,
     },
     error::PaymentsError,
+    points::{Balance, Entry, TakenBack},
 };
 
 /// What is known of a saga.
@@ -35,6 +36,9 @@ pub(crate) struct Begun {
     /// It was written now.
     pub(crate) is_new: bool,
 }
+
+/// Where a list of entries goes on: behind the one made then, of that payment and its version.
+pub(crate) type PointPlace = (Timestamp, Uuid, i64);
 
 /// A refund as it stands.
 pub(crate) struct RefundRow {
@@ -181,12 +185,13 @@ pub(crate) async fn lock_payment(
     row.map(PaymentRow::read).transpose()
 }
 
-/// Writes what may change of a payment together with its news, unless it is no longer at the version of which this is a
+/// Writes what may change of a payment together with its news and the points it earned, unless it is no longer at the version of which this is a
 /// change: then nothing is written.
 pub(crate) async fn save_payment(
     db: &mut PgConnection,
     change: &Change,
     news: outbox::Columns,
+    now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let payment = &change.payment;
     let state = StateColumns::of(payment);
@@ -203,6 +208,14 @@ pub(crate) async fn save_payment(
             FROM saved, unnest($18::uuid[], $19::text[], $20::text[], $21::text[])
                         WITH ORDINALITY AS news (message_id, topic, key, envelope, place)
             ORDER BY place
+         ), account AS (
+            INSERT INTO point_account AS known (user_id, currency, balance)
+            SELECT $22, $23, $24::bigint FROM saved WHERE $24 > 0
+            ON CONFLICT (user_id, currency) DO UPDATE SET balance = known.balance + excluded.balance
+         ), entries AS (
+            INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
+            SELECT payment_id, $14, 'earned', account, $22, $23, sign * $24, $25
+            FROM saved, (VALUES ('person', 1), ('issued', -1)) AS side (account, sign) WHERE $24 > 0
          )
          SELECT EXISTS (SELECT FROM saved)",
     )
@@ -227,9 +240,97 @@ pub(crate) async fn save_payment(
     .bind(news.topics)
     .bind(news.keys)
     .bind(news.envelopes)
+    .bind(payment.user.uuid())
+    .bind(payment.amount.currency.code())
+    .bind(change.points)
+    .bind(now.to_sqlx())
     .fetch_one(db)
     .await?;
     Ok(saved)
+}
+
+/// Takes back points that a payment had earned: those that its customer still has, and of the others it is written down
+/// that they are lost.
+pub(crate) async fn take_points_back(
+    db: &mut PgConnection,
+    payment: &Payment,
+    points: i64,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    let currency = payment.amount.currency;
+    let balance: Option<i64> = sqlx::query_scalar(
+        "SELECT balance FROM point_account WHERE user_id = $1 AND currency = $2 FOR UPDATE",
+    )
+    .bind(payment.user.uuid())
+    .bind(currency.code())
+    .fetch_optional(&mut *db)
+    .await?;
+    let taken = TakenBack::of(points, balance.unwrap_or_default());
+    sqlx::query(
+        "WITH account AS (
+            UPDATE point_account SET balance = balance - $5 WHERE user_id = $3 AND currency = $4
+         )
+         INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
+         SELECT $1, $2, 'taken_back', account, $3, $4, amount, $7
+         FROM (VALUES ('person', -$5::bigint), ('written_off', -$6::bigint), ('issued', $5 + $6)) AS side (account, amount)
+         WHERE amount <> 0",
+    )
+    .bind(payment.id.uuid())
+    .bind(payment.version)
+    .bind(payment.user.uuid())
+    .bind(currency.code())
+    .bind(taken.from_person)
+    .bind(taken.written_off)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What a user has, by currency.
+pub(crate) async fn list_balances(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+) -> Result<Vec<Balance>, PaymentsError> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT currency, balance FROM point_account WHERE user_id = $1 ORDER BY currency",
+    )
+    .bind(user.uuid())
+    .fetch_all(db)
+    .await?;
+    rows.into_iter()
+        .map(|(currency, points)| {
+            let currency = currency.parse().map_err(|_| {
+                PaymentsError::Unreadable(format!("point_account.currency of {user}"))
+            })?;
+            Ok(Balance { currency, points })
+        })
+        .collect()
+}
+
+/// What a user's accounts gained and lost behind `after`, newest first.
+pub(crate) async fn list_point_entries(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    after: Option<PointPlace>,
+    limit: i64,
+) -> Result<Vec<Entry>, PaymentsError> {
+    let (at, payment, version) = after.unwrap_or((Timestamp::MAX, Uuid::max(), i64::MAX));
+    let rows: Vec<EntryRow> = sqlx::query_as(
+        "SELECT payment_id, payment_version, kind, purchase_id, point_entry.currency, point_entry.amount, point_entry.created_at
+         FROM point_entry JOIN payment USING (payment_id)
+         WHERE point_entry.user_id = $1 AND account = 'person'
+           AND (point_entry.created_at, payment_id, payment_version) < ($2, $3, $4)
+         ORDER BY point_entry.created_at DESC, payment_id DESC, payment_version DESC LIMIT $5",
+    )
+    .bind(user.uuid())
+    .bind(at.to_sqlx())
+    .bind(payment)
+    .bind(version)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(EntryRow::read).collect()
 }
 
 /// Whether any payment is due for a look.
@@ -654,6 +755,34 @@ impl PaymentRow {
             told: self.told,
             checks: self.checks,
             next_check_at: self.next_check_at.map(Timestamp::from),
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct EntryRow {
+    payment_id: Uuid,
+    payment_version: i64,
+    kind: String,
+    purchase_id: String,
+    currency: String,
+    amount: i64,
+    created_at: jiff_sqlx::Timestamp,
+}
+
+impl EntryRow {
+    fn read(self) -> Result<Entry, PaymentsError> {
+        let payment: Id<id::Payment> = Id::new(self.payment_id);
+        let currency = (self.currency.parse())
+            .map_err(|_| PaymentsError::Unreadable(format!("point_entry.currency of {payment}")))?;
+        Ok(Entry {
+            payment,
+            payment_version: self.payment_version,
+            kind: self.kind,
+            purchase: self.purchase_id,
+            currency,
+            points: self.amount,
+            created_at: self.created_at.into(),
         })
     }
 }

@@ -305,7 +305,7 @@ impl Till {
 
     /// Writes down what was learned; `false` when the payment moved meanwhile, and nothing was written.
     async fn write_truth(&self, learned: &Change, now: Timestamp) -> Result<bool, PaymentsError> {
-        if learned.touches_refunds() {
+        if learned.needs_transaction() {
             let mut tx = database::begin(&self.database).await?;
             let written = write(&mut tx, learned, now).await?;
             if written {
@@ -489,8 +489,11 @@ async fn write(
     now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let payment = &change.payment;
-    if !store::save_payment(db, change, messages::news_of(change, now)?).await? {
+    if !store::save_payment(db, change, messages::news_of(change, now)?, now).await? {
         return Ok(false);
+    }
+    if change.points < 0 {
+        store::take_points_back(db, payment, -change.points, now).await?;
     }
     if change.drops_refunds {
         store::drop_open_refunds(db, payment.id, now).await?;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use holdfast_orders::{OrderFact, Status};
-use holdfast_payments::{PaymentFact, sandbox::BookFact};
+use holdfast_payments::{PaymentFact, PointFact, sandbox::BookFact};
 use holdfast_platform::{cluster::Secrets, database, settings::Settings};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -117,7 +117,10 @@ async fn read_books(databases: &Databases, secrets: &Secrets) -> anyhow::Result<
     // Orders before payments: what a saga moves on meanwhile is then seen as open or as done, never as lost.
     let orders = orders(databases).await?;
     let pool = databases.connect("payments").await?;
-    let payments = holdfast_payments::audit(&mut *database::acquire(&pool).await?).await?;
+    let mut db = database::acquire(&pool).await?;
+    let payments = holdfast_payments::audit(&mut db).await?;
+    let points = holdfast_payments::audit_points(&mut db).await?;
+    drop(db);
     let pool = databases.connect(SANDBOX.name).await?;
     let book = holdfast_payments::sandbox::audit(&mut *database::acquire(&pool).await?).await?;
 
@@ -125,6 +128,7 @@ async fn read_books(databases: &Databases, secrets: &Secrets) -> anyhow::Result<
     report.payments = payments.len();
     report.open = orders.iter().filter(|order| order.is_open).count();
     compare(&orders, &payments, &mut report.findings);
+    add_up(&payments, &points, &mut report.findings);
     let open: BTreeSet<String> = orders
         .iter()
         .filter(|order| order.is_open)
@@ -247,6 +251,45 @@ fn compare(orders: &[OrderFact], payments: &[PaymentFact], findings: &mut Vec<Fi
                     payment.captured
                 ),
             });
+        }
+    }
+}
+
+/// Holds the points against the money that earned them, and the accounts against their entries.
+fn add_up(payments: &[PaymentFact], accounts: &[PointFact], findings: &mut Vec<Finding>) {
+    let mut find = |about: String, text: String| {
+        findings.push(Finding {
+            book: "points",
+            about,
+            text,
+        });
+    };
+    for payment in payments {
+        let about = payment.payment.to_string();
+        if payment.points_sum != 0 {
+            find(
+                about.clone(),
+                format!("its entries sum up to {}, wanted 0", payment.points_sum),
+            );
+        }
+        let (issued, due) = (payment.points_issued, payment.points_due());
+        if issued != due {
+            find(
+                about,
+                format!("{issued} points issued for it, wanted {due}"),
+            );
+        }
+    }
+    for account in accounts {
+        let (balance, entries) = (account.balance, account.entries);
+        if balance != entries {
+            find(
+                account.user.to_string(),
+                format!(
+                    "has {balance} points of {}, its entries come to {entries}",
+                    account.currency
+                ),
+            );
         }
     }
 }

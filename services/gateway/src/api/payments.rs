@@ -36,6 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_methods, save_method))
         .routes(routes!(one_payment))
+        .routes(routes!(list_points))
         .routes(routes!(complete_sandbox_challenge))
         .routes(routes!(pay_sandbox_slip))
 }
@@ -99,6 +100,42 @@ struct Payment {
     created_at: String,
 }
 
+/// What somebody has in points, and a slice of how they came and went.
+#[derive(Serialize, ToSchema)]
+struct Points {
+    /// By currency: a point is worth one minor unit of it.
+    balances: Vec<PointBalance>,
+    /// Newest first.
+    data: Vec<PointEntry>,
+    /// Asks for what follows; null when nothing does.
+    next_cursor: Option<String>,
+    has_more: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PointBalance {
+    #[schema(example = "JPY")]
+    currency: String,
+    #[schema(example = 12)]
+    points: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct PointEntry {
+    /// `earned`, or `taken_back` when money went back.
+    #[schema(example = "earned")]
+    r#type: String,
+    payment_id: String,
+    /// The order or booking that was paid.
+    purchase_id: String,
+    #[schema(example = "JPY")]
+    currency: String,
+    /// Negative when points were taken back.
+    #[schema(example = 12)]
+    points: i64,
+    created_at: String,
+}
+
 /// What the customer must do.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -147,6 +184,34 @@ async fn list_methods(
     let methods = answer.methods.into_iter().map(|found| method(Some(found)));
     let methods = methods.collect::<Result<_, _>>()?;
     Ok(Reply::ok(&Page::<PaymentMethod>::new(methods, answer.page)))
+}
+
+/// Shows one's points: what one has, and how they came and went.
+#[utoipa::path(get, path = "/v1/points", tag = "payments", params(Slice), responses((status = 200, body = Points)))]
+async fn list_points(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Query(slice): Query<Slice>,
+) -> Result<Reply, Problem> {
+    let request = caller.request(pb::ListPointsRequest {
+        page: Some(slice.request()?),
+    });
+    let answer = gateway
+        .peers
+        .payments
+        .clone()
+        .list_points(request)
+        .await
+        .map_err(|refused| paged(&refused))?
+        .into_inner();
+    let entries = answer.entries.into_iter().map(point_entry);
+    let page = Page::new(entries.collect::<Result<_, _>>()?, answer.page);
+    Ok(Reply::ok(&Points {
+        balances: answer.balances.into_iter().map(Into::into).collect(),
+        data: page.data,
+        next_cursor: page.next_cursor,
+        has_more: page.has_more,
+    }))
 }
 
 /// Saves a way to pay.
@@ -295,6 +360,26 @@ impl PartialSchema for MethodChoice {
 }
 
 impl ToSchema for MethodChoice {}
+
+impl From<pb::PointBalance> for PointBalance {
+    fn from(balance: pb::PointBalance) -> Self {
+        Self {
+            currency: balance.currency,
+            points: balance.points,
+        }
+    }
+}
+
+fn point_entry(entry: pb::PointEntry) -> Result<PointEntry, Problem> {
+    Ok(PointEntry {
+        created_at: moment(entry.created_at.as_ref(), "payments")?,
+        r#type: entry.r#type,
+        payment_id: entry.payment_id,
+        purchase_id: entry.purchase_id,
+        currency: entry.currency,
+        points: entry.points,
+    })
+}
 
 fn method(method: Option<pb::PaymentMethod>) -> Result<PaymentMethod, Problem> {
     let method = promised(method, "payments", "the method")?;

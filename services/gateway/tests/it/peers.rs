@@ -99,6 +99,7 @@ scripted_peer! {
         get_payment(payments::GetPaymentRequest) -> payments::GetPaymentResponse;
         save_payment_method(payments::SavePaymentMethodRequest) -> payments::SavePaymentMethodResponse;
         list_payment_methods(payments::ListPaymentMethodsRequest) -> payments::ListPaymentMethodsResponse;
+        list_points(payments::ListPointsRequest) -> payments::ListPointsResponse;
         complete_sandbox_challenge(payments::CompleteSandboxChallengeRequest) -> payments::CompleteSandboxChallengeResponse;
         pay_sandbox_slip(payments::PaySandboxSlipRequest) -> payments::PaySandboxSlipResponse;
     }

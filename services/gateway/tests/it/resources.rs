@@ -1268,6 +1268,50 @@ async fn orders_are_cancelled_refunded_and_resumed() {
 }
 
 #[tokio::test]
+async fn points_are_shown_with_how_they_came_and_went() {
+    let world = World::new().await;
+    let balances = vec![payments::PointBalance {
+        currency: "JPY".to_owned(),
+        points: 7,
+    }];
+    let entry = payments::PointEntry {
+        r#type: "taken_back".to_owned(),
+        payment_id: "pay_1".to_owned(),
+        purchase_id: "ord_1".to_owned(),
+        currency: "JPY".to_owned(),
+        points: -5,
+        created_at: AT,
+    };
+    let page = Some(PageInfo {
+        next_token: "more".to_owned(),
+    });
+    world
+        .payments
+        .list_points
+        .then(Ok(payments::ListPointsResponse {
+            balances,
+            entries: vec![entry],
+            page,
+        }));
+    let told = world
+        .get("/v1/points?limit=1")
+        .by(&world.buyer)
+        .send_nothing()
+        .await;
+    assert_eq!(
+        told.json(),
+        json!({
+            "balances": [{"currency": "JPY", "points": 7}],
+            "data": [{"type": "taken_back", "payment_id": "pay_1", "purchase_id": "ord_1", "currency": "JPY",
+                      "points": -5, "created_at": AT_TEXT}],
+            "next_cursor": "more", "has_more": true,
+        })
+    );
+    let asked = world.payments.list_points.asked().remove(0);
+    assert_eq!(asked.page.expect("set").size, 1);
+}
+
+#[tokio::test]
 async fn an_order_is_shipped_with_or_without_a_number_and_delivered() {
     let world = World::new().await;
     let staff = world.somebody(Role::Staff);

@@ -344,6 +344,13 @@ impl PaymentsService for Till {
         Err(Status::unimplemented("not for orders"))
     }
 
+    async fn list_points(
+        &self,
+        _: Request<pb::ListPointsRequest>,
+    ) -> Result<Response<pb::ListPointsResponse>, Status> {
+        Err(Status::unimplemented("not for orders"))
+    }
+
     async fn complete_sandbox_challenge(
         &self,
         _: Request<pb::CompleteSandboxChallengeRequest>,

@@ -3,6 +3,7 @@
 mod commands;
 mod methods;
 mod outcomes;
+mod points;
 mod statements;
 mod tokens;
 mod world;
