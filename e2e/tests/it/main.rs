@@ -28,6 +28,7 @@ mod crowds;
 mod ending;
 mod failpoints;
 mod fuzzed;
+mod goods;
 mod keys;
 mod late_money;
 mod people;
