@@ -180,10 +180,9 @@ async fn fence(connection: &mut PgConnection, service: &str) -> Result<(), sqlx:
              END $$;"
         )
     };
-    let extensions: String = EXTENSIONS
-        .iter()
+    let extensions = EXTENSIONS
         .map(|name| format!("CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public;"))
-        .collect();
+        .concat();
     let statements = format!(
         "{owner} {app} {extensions}
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;
