@@ -31,6 +31,8 @@ pub(crate) enum Thing {
     Nothing,
     /// A confirmed order of the owner's.
     Order,
+    /// An order of the owner's that is on its way.
+    ShippedOrder,
     /// The payment of an order of the owner's, by this card.
     Payment(&'static str),
     /// A konbini slip of the owner's that waits for its money.
@@ -177,6 +179,19 @@ impl Stage {
                 let order = self.order(|_| {}).await?;
                 let id = order["id"].as_str().context("an order has an id")?;
                 settles(&self.owner, id, "confirmed").await?;
+                asking.path = operation.path.replace("{id}", id);
+            }
+            Thing::ShippedOrder => {
+                let order = self.order(|_| {}).await?;
+                let id = order["id"].as_str().context("an order has an id")?;
+                settles(&self.owner, id, "confirmed").await?;
+                let ship = self.example_body("POST /v1/orders/{id}/ship")?;
+                let shipped = self
+                    .shop
+                    .staff
+                    .post(&format!("/v1/orders/{id}/ship"), &ship)
+                    .await?;
+                shipped.is(200)?;
                 asking.path = operation.path.replace("{id}", id);
             }
             Thing::Payment(card) => {
