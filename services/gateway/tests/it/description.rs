@@ -94,9 +94,10 @@ async fn what_is_taken_is_described_as_taken_strictly() {
         let mut loose = body["example"].clone();
         loose["no_such_field"] = json!(1);
         let said = errors(&description, &body["schema"], &loose);
+        // The example fits without it, so whatever is said is about it.
         assert!(
-            said.iter().any(|it| it.contains("no_such_field")),
-            "{method} {path}: derive `#[serde(deny_unknown_fields)]`: {said:?}"
+            !said.is_empty(),
+            "{method} {path}: derive `#[serde(deny_unknown_fields)]`"
         );
     }
 }
