@@ -39,7 +39,7 @@ struct NewWebhook {
     #[schema(example = "https://receiver.example/hooks")]
     url: String,
     /// Types by name, all of a sort (`order.*`), or all (`*`); `stock.updated` only by its name. 1 to 50.
-    #[schema(example = json!(["order.shipped"]))]
+    #[schema(example = json!(["order.needs_attention"]))]
     types: Vec<String>,
     /// For people, up to 200 characters.
     #[serde(default)]
@@ -69,7 +69,7 @@ struct Webhook {
 }
 
 /// No wish but the key.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
@@ -229,7 +229,7 @@ async fn enable(
 }
 
 /// Makes a new secret, told here once; the one before signs beside it for a day.
-#[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", tag = "webhooks", request_body = Nothing,
+#[utoipa::path(post, path = "/v1/webhooks/{id}/rotate", tag = "webhooks",
     params(("id" = String, Path), ("idempotency-key" = String, Header)), responses((status = 200, body = Webhook)))]
 async fn rotate(
     State(gateway): State<Gateway>,
