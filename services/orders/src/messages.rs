@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::{
-    domain::{Change, Order, Status},
+    domain::{Change, Order, Payment, Status},
     error::OrdersError,
     store,
     worker::Bell,
@@ -55,6 +55,9 @@ struct OrderChanged<'a> {
     refunded: Money,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<String>,
+    /// What its customer must do, such as `konbini_slip`; how is for them alone to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_action: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +68,7 @@ struct PaymentChanged {
 /// The news of changes of an order, in the order they were made.
 pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, OrdersError> {
     let order_id = order.id.to_string();
+    let next_action = (order.payment.as_ref()).and_then(next_action_of);
     let announcements = changes
         .iter()
         .map(|change| {
@@ -76,6 +80,7 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
                 total: order.total,
                 refunded: change.refunded,
                 payment_id: (order.payment.as_ref()).map(|payment| payment.id.to_string()),
+                next_action: next_action.as_deref(),
             };
             Announcement::new(
                 ORDERS,
@@ -88,6 +93,16 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
         })
         .collect();
     Ok(outbox::columns(announcements)?)
+}
+
+/// The sort of a payment's next action, which lies there as the JSON that clients are shown.
+fn next_action_of(payment: &Payment) -> Option<String> {
+    #[derive(Deserialize)]
+    struct NextAction {
+        r#type: String,
+    }
+    let action: NextAction = serde_json::from_str(&payment.next_action).ok()?;
+    Some(action.r#type)
 }
 
 /// How an order's entering a status is told, on the bus and in its history.
