@@ -48,12 +48,13 @@ rm -rf "$folder"
 const AUTH: &str = "auth";
 const GATEWAY: &str = "gateway";
 /// Each service with those it calls, callees first.
-const SERVICES: [(&str, &[&str]); 8] = [
+const SERVICES: [(&str, &[&str]); 9] = [
     ("users", &[]),
     ("inventory", &[]),
     ("payments", &[]),
     ("webhooks", &[]),
     (AUTH, &["users"]),
+    ("notifications", &["users"]),
     ("catalog", &["inventory"]),
     ("orders", &["users", "catalog", "inventory", "payments"]),
     (
@@ -65,6 +66,7 @@ const SERVICES: [(&str, &[&str]); 8] = [
             "payments",
             "orders",
             "webhooks",
+            "notifications",
         ],
     ),
 ];
@@ -433,6 +435,11 @@ impl Sandbox {
             Topology::AllInOne => WHOLE,
             Topology::EachAlone => service,
         }
+    }
+
+    /// The data folder of the process that a service runs in.
+    pub fn data_dir_of(&self, service: &'static str) -> PathBuf {
+        self.data_dir(self.process_of(service))
     }
 
     fn data_dir(&self, process: &str) -> PathBuf {

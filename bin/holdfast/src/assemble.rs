@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,6 +31,7 @@ use holdfast_proto::{
     },
     catalog::v1::catalog_service_client::CatalogServiceClient,
     inventory::v1::inventory_service_client::InventoryServiceClient,
+    notifications::v1::notifications_service_client::NotificationsServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
     payments::v1::payments_service_client::PaymentsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
@@ -50,6 +52,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
     holdfast_inventory::DEFAULTS,
     holdfast_payments::DEFAULTS,
     holdfast_orders::DEFAULTS,
+    holdfast_notifications::DEFAULTS,
     holdfast_webhooks::DEFAULTS,
     holdfast_gateway::DEFAULTS,
 ];
@@ -72,9 +75,17 @@ pub(crate) const SERVICES: &[Known] = &[
     known("payments", Some(50058), &holdfast_payments::MIGRATOR),
     known("inventory", Some(50059), &holdfast_inventory::MIGRATOR),
     known("orders", Some(50060), &holdfast_orders::MIGRATOR),
+    known(
+        "notifications",
+        Some(50063),
+        &holdfast_notifications::MIGRATOR,
+    ),
     known("webhooks", Some(50064), &holdfast_webhooks::MIGRATOR),
     known("gateway", None, &holdfast_gateway::MIGRATOR),
 ];
+
+/// Where mail lies in the data folder, when the settings name no other place.
+const MAIL_FOLDER: &str = "mail";
 
 /// The schema in which the sandbox keeps what a provider of payments would; it belongs to no service.
 pub(crate) const SANDBOX: Known = known("sandbox", None, &holdfast_payments::SANDBOX_MIGRATOR);
@@ -113,6 +124,7 @@ pub(crate) fn migrator(schema: &str) -> Option<&'static Migrator> {
 pub fn failpoints() -> impl Iterator<Item = &'static str> {
     [
         holdfast_auth::FAILPOINTS,
+        holdfast_notifications::FAILPOINTS,
         holdfast_orders::FAILPOINTS,
         holdfast_payments::FAILPOINTS,
     ]
@@ -124,6 +136,8 @@ pub fn failpoints() -> impl Iterator<Item = &'static str> {
 /// What all services of a process stand on.
 pub(crate) struct Ground<'a> {
     pub(crate) settings: &'a Settings,
+    /// Where services keep files that are theirs.
+    pub(crate) data_dir: &'a Path,
     pub(crate) databases: &'a Databases,
     pub(crate) secrets: Secrets,
     pub(crate) clock: Arc<dyn Clock>,
@@ -176,6 +190,7 @@ pub(crate) async fn assemble(
                     users: UsersServiceClient::new(peer("users")),
                     catalog: CatalogServiceClient::new(peer("catalog")),
                     inventory: InventoryServiceClient::new(peer("inventory")),
+                    notifications: NotificationsServiceClient::new(peer("notifications")),
                     orders: OrdersServiceClient::new(peer("orders")),
                     payments: PaymentsServiceClient::new(peer("payments")),
                     webhooks: WebhooksServiceClient::new(peer("webhooks")),
@@ -227,6 +242,13 @@ pub(crate) async fn assemble(
                 let settings = ground.settings.section("orders")?;
                 holdfast_orders::build(settings, peers, context)?
             }
+            "notifications" => {
+                let peers = holdfast_notifications::Peers {
+                    users: UsersServiceClient::new(peer("users")),
+                };
+                let settings = notifications(ground.settings, ground.data_dir)?;
+                holdfast_notifications::build(&settings, peers, context)?
+            }
             "webhooks" => holdfast_webhooks::build(ground.settings.section("webhooks")?, context)?,
             other => unreachable!("{other} is in the table and has no recipe"),
         };
@@ -247,6 +269,18 @@ pub(crate) async fn assemble(
         verifier,
         doors,
     })
+}
+
+/// The section `[notifications]`, with the folder of mail in the data folder unless it names another one.
+pub(crate) fn notifications(
+    settings: &Settings,
+    data_dir: &Path,
+) -> anyhow::Result<holdfast_notifications::Settings> {
+    let mut section: holdfast_notifications::Settings = settings.section("notifications")?;
+    if section.mail_folder.as_os_str().is_empty() {
+        section.mail_folder = data_dir.join(MAIL_FOLDER);
+    }
+    Ok(section)
 }
 
 /// What makes accounts beside the door, for the owner of the machine: auth's own hand, and users to keep the profiles.

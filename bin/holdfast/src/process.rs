@@ -131,6 +131,7 @@ async fn start_parts(
     let grpc = bind_grpc(process, names).await?;
     let ground = Ground {
         settings,
+        data_dir: home.folder(),
         databases,
         secrets: secrets(settings, home)?,
         ledger_offset: clock.ledger(),

@@ -46,6 +46,8 @@ kinds! {
     Hold = "hld",
     /// A subscription of somebody outside to messages.
     Webhook = "whk",
+    /// Something a person was told.
+    Notification = "ntf",
 }
 
 /// The id of a `K`: 128 bits, shown as `<prefix>_<26 characters of Crockford's base 32, lower case>`.

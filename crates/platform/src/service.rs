@@ -98,4 +98,12 @@ pub enum StartError {
         /// What the database said.
         source: sqlx::Error,
     },
+    /// Something that is part of the program cannot be used.
+    #[error("{service}: {text}")]
+    Defect {
+        /// The service.
+        service: &'static str,
+        /// What, and why.
+        text: String,
+    },
 }

@@ -19,7 +19,17 @@ macro_rules! package {
 }
 
 package!(
-    auth, catalog, inventory, money, orders, page, payments, saga, users, webhooks
+    auth,
+    catalog,
+    inventory,
+    money,
+    notifications,
+    orders,
+    page,
+    payments,
+    saga,
+    users,
+    webhooks
 );
 
 /// Every contract as an encoded `FileDescriptorSet`, for reflection and for tests over all calls.

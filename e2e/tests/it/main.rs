@@ -31,6 +31,7 @@ mod fuzzed;
 mod goods;
 mod keys;
 mod late_money;
+mod notifications;
 mod people;
 mod refusals;
 mod registering;

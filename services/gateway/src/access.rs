@@ -91,6 +91,8 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("POST", "/v1/orders/{id}/resume", Audience::Staff),
     ("POST", "/v1/orders/{id}/ship", Audience::Staff),
     ("POST", "/v1/orders/{id}/deliver", Audience::Staff),
+    ("GET", "/v1/notifications", Audience::User),
+    ("POST", "/v1/notifications/{id}/read", Audience::User),
     ("GET", "/v1/payment-methods", Audience::User),
     ("POST", "/v1/payment-methods", Audience::User),
     ("GET", "/v1/payments/{id}", Audience::User),

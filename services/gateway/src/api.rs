@@ -6,6 +6,7 @@ mod examples;
 mod health;
 mod inventory;
 mod issuer;
+mod notifications;
 mod orders;
 mod payments;
 mod products;
@@ -61,6 +62,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(categories::routes())
         .merge(inventory::routes())
         .merge(orders::routes())
+        .merge(notifications::routes())
         .merge(payments::routes())
         .merge(webhooks::routes())
 }

@@ -106,6 +106,8 @@ pub const REASONS: &[Reason] = &[
     reason("HOLD_COMMITTED", 409, "hold_committed", "The hold's units are sold."),
     reason("HOLD_NOT_COMMITTED", 409, "hold_not_committed", "The hold's units are not sold."),
     reason("RETURN_EXCEEDS_SOLD", 409, "return_exceeds_sold", "More than was sold and not given back."),
+    // notifications
+    reason("UNKNOWN_NOTIFICATION", 404, "unknown_notification", "There is no such notification."),
     // orders
     reason("UNKNOWN_ORDER", 404, "unknown_order", "There is no such order."),
     reason("OUT_OF_STOCK", 409, "out_of_stock", "Not enough is in stock."),

@@ -7,13 +7,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use holdfast_kernel::RequestId;
+use holdfast_notifications::Carrier;
 use holdfast_platform::{identity::Role, settings::Settings};
 use serde_json::{Value, json};
 
 use self::receiver::Receiver;
 use super::{audit, seed, serve, token};
 use crate::{
+    assemble,
     client::{Client, ClientError, Problem},
+    home::Home,
     process::Process,
 };
 
@@ -88,6 +91,14 @@ async fn show(settings: &Settings, url: &str, receiver: &mut Receiver) -> anyhow
     buy(&customer.client, &staff.client).await?;
     say("\nA receiver was told by webhooks, and the signatures hold:");
     tell(receiver).await?;
+    let home = Home::find(&settings.section("process")?)?;
+    let mail = assemble::notifications(settings, home.folder())?;
+    if mail.mail == Carrier::Folder {
+        say(&format!(
+            "\nThe mail they get lies in {}.",
+            mail.mail_folder.display()
+        ));
+    }
     say("\nThe books:");
     let code = audit::run(settings, &audit::Args::default()).await?;
     say("\nLog in as:");

@@ -33,7 +33,7 @@ fn hide_secrets(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (key, member) in members {
-                let secret = ["secret", "password", "database_url"]
+                let secret = ["secret", "password", "database_url", "smtp_url"]
                     .iter()
                     .any(|word| key.contains(word));
                 match member {

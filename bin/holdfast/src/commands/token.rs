@@ -87,6 +87,7 @@ async fn open(settings: &Settings, databases: &Databases, home: &Home) -> anyhow
     let clock = process::clock(settings)?;
     let ground = Ground {
         settings,
+        data_dir: home.folder(),
         databases,
         secrets: process::secrets(settings, home)?,
         ledger_offset: clock.ledger(),

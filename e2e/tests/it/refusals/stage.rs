@@ -33,6 +33,8 @@ pub(crate) enum Thing {
     Order,
     /// An order of the owner's that is on its way.
     ShippedOrder,
+    /// Something the owner was told.
+    Notification,
     /// The payment of an order of the owner's, by this card.
     Payment(&'static str),
     /// A konbini slip of the owner's that waits for its money.
@@ -193,6 +195,15 @@ impl Stage {
                     .await?;
                 shipped.is(200)?;
                 asking.path = operation.path.replace("{id}", id);
+            }
+            Thing::Notification => {
+                buy(&self.owner, SKU, 1, "sandbox_ok").await?.is(201)?;
+                let limit = Duration::from_secs(SETTLE_MAX_SECS);
+                let told = wait::until("the owner was told something", limit, async || {
+                    let list = self.owner.read("/v1/notifications").await?;
+                    Ok(list["data"][0]["id"].as_str().map(str::to_owned))
+                });
+                asking.path = operation.path.replace("{id}", &told.await?);
             }
             Thing::Payment(card) => {
                 let order = buy(&self.owner, SKU, 1, card).await?.is(201)?;
@@ -446,6 +457,14 @@ impl Stage {
             sqlx::query_as("SELECT name, partition, next_offset FROM bus.topic")
                 .fetch_all(&mut bus)
                 .await?;
+        let mut book = self.shop.sandbox.book("notifications").await?;
+        let mails: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM notifications.mail WHERE due_at IS NOT NULL")
+                .fetch_one(&mut book)
+                .await?;
+        if mails > 0 {
+            return Ok(false);
+        }
         for service in self.shop.sandbox.services() {
             let mut book = self.shop.sandbox.book(service).await?;
             let waiting: i64 = sqlx::query_scalar(AssertSqlSafe(format!(

@@ -98,6 +98,8 @@ pub(crate) const TABLE: &[Row] = &[
     row("POST /v1/orders/{id}/ship", Thing::Order,                      [401, 403, 403, 200, 200]),
     row("POST /v1/orders/{id}/deliver", Thing::ShippedOrder,            [401, 403, 403, 200, 200]),
     row("GET /v1/points", Thing::Nothing,                               [401, 200, 200, 200, 200]),
+    row("GET /v1/notifications", Thing::Nothing,                        [401, 200, 200, 200, 200]),
+    row("POST /v1/notifications/{id}/read", Thing::Notification,        [401, 200, 404, 404, 404]),
     row("GET /v1/payment-methods", Thing::Nothing,                      [401, 200, 200, 200, 200]),
     row("POST /v1/payment-methods", Thing::Nothing,                     [401, 201, 201, 201, 201]),
     row("GET /v1/payments/{id}", Thing::Payment("sandbox_ok"),          [401, 200, 404, 200, 200]),

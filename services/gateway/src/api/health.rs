@@ -15,7 +15,8 @@ use super::{Answer, Peers};
 use crate::{Gateway, error::GatewayError, problems::Problem, reply::Reply, store};
 use holdfast_proto::{
     auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, inventory::v1::GetPoolsRequest,
-    orders::v1::GetOrderRequest, payments::v1::GetPaymentRequest, users::v1::GetProfileRequest,
+    notifications::v1::ListNotificationsRequest, orders::v1::GetOrderRequest,
+    payments::v1::GetPaymentRequest, users::v1::GetProfileRequest,
     webhooks::v1::GetSubscriptionRequest,
 };
 
@@ -113,6 +114,12 @@ async fn ask(peers: &Peers, service: &str) -> Option<Result<(), Status>> {
             .inventory
             .clone()
             .get_pools(GetPoolsRequest::default())
+            .await
+            .map(drop),
+        "notifications" => peers
+            .notifications
+            .clone()
+            .list_notifications(ListNotificationsRequest::default())
             .await
             .map(drop),
         "orders" => peers

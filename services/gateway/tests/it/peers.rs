@@ -1,8 +1,9 @@
 //! The services behind the door, answering as a test says.
 
 use holdfast_proto::{
-    auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory, orders::v1 as orders,
-    payments::v1 as payments, users::v1 as users, webhooks::v1 as webhooks,
+    auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory,
+    notifications::v1 as notifications, orders::v1 as orders, payments::v1 as payments,
+    users::v1 as users, webhooks::v1 as webhooks,
 };
 use holdfast_testkit::scripted_peer;
 
@@ -72,6 +73,13 @@ scripted_peer! {
         get_pools(inventory::GetPoolsRequest) -> inventory::GetPoolsResponse;
         list_pools(inventory::ListPoolsRequest) -> inventory::ListPoolsResponse;
         list_movements(inventory::ListMovementsRequest) -> inventory::ListMovementsResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Notifications: notifications::notifications_service_server::NotificationsService {
+        list_notifications(notifications::ListNotificationsRequest) -> notifications::ListNotificationsResponse;
+        read_notification(notifications::ReadNotificationRequest) -> notifications::ReadNotificationResponse;
     }
 }
 

@@ -24,6 +24,10 @@ use holdfast_proto::{
         inventory_service_server::InventoryServiceServer,
     },
     money::v1::Money,
+    notifications::v1::{
+        notifications_service_client::NotificationsServiceClient,
+        notifications_service_server::NotificationsServiceServer,
+    },
     orders::v1::{
         self as orders, orders_service_client::OrdersServiceClient,
         orders_service_server::OrdersServiceServer,
@@ -47,7 +51,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use crate::peers::{Auth, Catalog, Inventory, Orders, Payments, Users, Webhooks};
+use crate::peers::{Auth, Catalog, Inventory, Notifications, Orders, Payments, Users, Webhooks};
 
 pub(crate) struct World {
     pub(crate) db: TestDatabase,
@@ -56,6 +60,7 @@ pub(crate) struct World {
     pub(crate) users: Arc<Users>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) inventory: Arc<Inventory>,
+    pub(crate) notifications: Arc<Notifications>,
     pub(crate) orders: Arc<Orders>,
     pub(crate) payments: Arc<Payments>,
     pub(crate) webhooks: Arc<Webhooks>,
@@ -113,6 +118,7 @@ impl World {
         let (auth, users, catalog) = <(Arc<Auth>, Arc<Users>, Arc<Catalog>)>::default();
         let (inventory, orders, payments) =
             <(Arc<Inventory>, Arc<Orders>, Arc<Payments>)>::default();
+        let notifications = Arc::<Notifications>::default();
         let webhooks = Arc::<Webhooks>::default();
         let way_to_orders = Arc::new(Semaphore::new(PLACES as usize));
         let on_their_way = Arc::<AtomicUsize>::default();
@@ -133,6 +139,10 @@ impl World {
             inventory: InventoryServiceClient::new(peer::local(
                 "inventory",
                 InventoryServiceServer::from_arc(inventory.clone()),
+            )),
+            notifications: NotificationsServiceClient::new(peer::local(
+                "notifications",
+                NotificationsServiceServer::from_arc(notifications.clone()),
             )),
             orders: OrdersServiceClient::new(through(
                 way_to_orders.clone(),
@@ -157,6 +167,7 @@ impl World {
             users,
             catalog,
             inventory,
+            notifications,
             orders,
             payments,
             webhooks,

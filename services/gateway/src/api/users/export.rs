@@ -45,7 +45,7 @@ struct Elsewhere {
     at: &'static str,
 }
 
-const ELSEWHERE: [Elsewhere; 2] = [
+const ELSEWHERE: [Elsewhere; 3] = [
     Elsewhere {
         holds: "orders, with what was paid for them and their history",
         at: "/v1/orders",
@@ -53,6 +53,10 @@ const ELSEWHERE: [Elsewhere; 2] = [
     Elsewhere {
         holds: "payment methods that were saved",
         at: "/v1/payment-methods",
+    },
+    Elsewhere {
+        holds: "what they were told",
+        at: "/v1/notifications",
     },
 ];
 

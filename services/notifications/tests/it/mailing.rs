@@ -1,0 +1,177 @@
+//! What goes out by mail.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use holdfast_notifications::Settings;
+use tonic::Status;
+
+use crate::world::{ADDRESS, World, header, profile};
+
+#[tokio::test]
+async fn news_goes_out_once_each_in_the_order_it_happened() {
+    let world = World::new().await;
+    let news = [world.registration(), world.order_news("order.confirmed", 3)];
+    for message in &news {
+        world.hears(message).await;
+        world.pass(1);
+    }
+    // A message may come again as long as the bus keeps it.
+    world.hears(&world.order_news("order.created", 1)).await;
+    for message in &news {
+        world.hears(message).await;
+    }
+    world.mails_become(&["sent 1", "sent 1"]).await;
+    let letters = world.letters();
+    let subjects: Vec<&str> = (letters.iter())
+        .map(|(_, letter)| header(letter, "Subject"))
+        .collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert_eq!(subjects[0], "Welcome to Holdfast");
+    assert!(subjects[1].starts_with("Order ord_"), "{subjects:?}");
+    assert!(
+        letters
+            .iter()
+            .all(|(_, letter)| header(letter, "To") == ADDRESS)
+    );
+    let mode = fs::metadata(world.mail_folder())
+        .expect("the folder")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn what_was_handed_over_and_not_recorded_is_handed_over_again_as_the_same_letter() {
+    let mut world = World::new().await;
+    world.hears(&world.order_news("order.confirmed", 3)).await;
+    world.mails_become(&["sent 1"]).await;
+    let before = world.letters();
+    // As a worker leaves it that dies between the two: the letter is out and the book says that it is under way.
+    world.restart().await;
+    fs::remove_file(world.mail_folder().join(&before[0].0)).expect("removed");
+    sqlx::query("UPDATE mail SET state = 'waiting', tries = 0, due_at = told_at, leased_until = told_at + interval '60 s'")
+        .execute(&world.db.app())
+        .await
+        .expect("written");
+    assert_eq!(world.letters(), []);
+    world.pass(61);
+    world.mails_become(&["sent 1"]).await;
+    assert_eq!(
+        world.letters(),
+        before,
+        "the same name, Message-ID and bytes"
+    );
+}
+
+#[tokio::test]
+async fn news_that_is_old_when_first_heard_of_is_listed_and_not_mailed() {
+    let world = World::new().await;
+    let old = world.order_news("order.confirmed", 3);
+    world.pass(24 * 60 * 60 + 1);
+    world.hears(&old).await;
+    world.hears(&world.order_news("order.shipped", 4)).await;
+    world.mails_become(&["too_old 0", "sent 1"]).await;
+    assert_eq!(world.letters().len(), 1);
+    let list = world.list("", 0, "").await.expect("a list");
+    assert_eq!(list.notifications.len(), 2);
+}
+
+#[tokio::test]
+async fn one_person_gets_so_many_mails_a_day_and_another_is_not_affected() {
+    let world = World::with(|settings: &mut Settings| settings.mails_per_day = 2).await;
+    for version in 1..=3 {
+        world
+            .hears(&world.order_news("order.confirmed", version))
+            .await;
+    }
+    let other = world
+        .realm
+        .somebody(holdfast_platform::identity::Role::User);
+    world
+        .hears(&world.order_news_of(other.user, "order.confirmed", 1))
+        .await;
+    world
+        .mails_become(&["sent 1", "sent 1", "too_many 0", "sent 1"])
+        .await;
+    world.pass(24 * 60 * 60 + 1);
+    world.hears(&world.order_news("order.confirmed", 4)).await;
+    world
+        .mails_become(&["sent 1", "sent 1", "too_many 0", "sent 1", "sent 1"])
+        .await;
+}
+
+#[tokio::test]
+async fn mail_waits_for_users_without_losing_a_try_and_goes_to_nobody_who_is_gone() {
+    let world = World::new().await;
+    for answer in [
+        Err(Status::unavailable("away")),
+        Err(Status::unavailable("away")),
+    ] {
+        world.users.get_profile.then(answer);
+    }
+    world.hears(&world.order_news("order.confirmed", 3)).await;
+    for takes in 1..=2 {
+        world.mail_is_left_after(takes).await;
+        assert_eq!(world.mails().await, ["waiting 0"]);
+        if takes == 1 {
+            world.pass(11);
+        }
+    }
+    world.users.get_profile.then(Err(Status::not_found("gone")));
+    world.pass(11);
+    world.mails_become(&["no_address 1"]).await;
+
+    let user = world.person.user.to_string();
+    world
+        .users
+        .get_profile
+        .then(Ok(profile(&user, "a\r\nBcc: all@holdfast.example")));
+    world.hears(&world.order_news("order.shipped", 4)).await;
+    world.mails_become(&["no_address 1", "no_address 1"]).await;
+    assert_eq!(world.letters(), []);
+}
+
+#[tokio::test]
+async fn a_folder_that_takes_nothing_is_tried_five_times_and_then_given_up() {
+    let world = World::new().await;
+    let folder = world.mail_folder();
+    fs::remove_dir(&folder).expect("removed");
+    fs::write(&folder, "no folder").expect("written");
+    world.hears(&world.order_news("order.confirmed", 3)).await;
+    for (wanted, secs) in [
+        ("waiting 1", 60),
+        ("waiting 2", 240),
+        ("waiting 3", 960),
+        ("waiting 4", 3_840),
+    ] {
+        world.mails_become(&[wanted]).await;
+        world.pass(secs);
+    }
+    world.mails_become(&["dead 5"]).await;
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_is_refused_by_its_name() {
+    let world = World::new().await;
+    let changes: [(&str, fn(&mut Settings)); 4] = [
+        ("default_locale", |settings| {
+            settings.default_locale = "tlh".to_owned()
+        }),
+        ("mail_from", |settings| {
+            settings.mail_from = "a\nb".to_owned()
+        }),
+        ("lease_secs", |settings| {
+            settings.lease_secs = settings.mail_secs
+        }),
+        ("shop_name", |settings| {
+            settings.shop_name = "A\r\nBcc: all".to_owned()
+        }),
+    ];
+    for (key, change) in changes {
+        let refused = world.refuses(change);
+        assert!(
+            refused.starts_with(&format!("setting notifications.{key}: ")),
+            "{refused}"
+        );
+    }
+}
