@@ -42,6 +42,8 @@ kinds! {
     Refund = "rfd",
     /// An entry of the catalog.
     Product = "prd",
+    /// What a buyer says of a product.
+    Review = "rev",
     /// A claim in the ledger.
     Hold = "hld",
     /// A subscription of somebody outside to messages.

@@ -27,6 +27,7 @@ package!(
     orders,
     page,
     payments,
+    reviews,
     saga,
     users,
     webhooks
