@@ -48,11 +48,12 @@ rm -rf "$folder"
 const AUTH: &str = "auth";
 const GATEWAY: &str = "gateway";
 /// Each service with those it calls, callees first.
-const SERVICES: [(&str, &[&str]); 9] = [
+const SERVICES: [(&str, &[&str]); 10] = [
     ("users", &[]),
     ("inventory", &[]),
     ("payments", &[]),
     ("webhooks", &[]),
+    ("reviews", &[]),
     (AUTH, &["users"]),
     ("notifications", &["users"]),
     ("catalog", &["inventory"]),
@@ -67,6 +68,7 @@ const SERVICES: [(&str, &[&str]); 9] = [
             "orders",
             "webhooks",
             "notifications",
+            "reviews",
         ],
     ),
 ];

@@ -34,6 +34,7 @@ use holdfast_proto::{
     notifications::v1::notifications_service_client::NotificationsServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
     payments::v1::payments_service_client::PaymentsServiceClient,
+    reviews::v1::reviews_service_client::ReviewsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
     webhooks::v1::webhooks_service_client::WebhooksServiceClient,
 };
@@ -54,6 +55,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
     holdfast_orders::DEFAULTS,
     holdfast_notifications::DEFAULTS,
     holdfast_webhooks::DEFAULTS,
+    holdfast_reviews::DEFAULTS,
     holdfast_gateway::DEFAULTS,
 ];
 
@@ -81,6 +83,7 @@ pub(crate) const SERVICES: &[Known] = &[
         &holdfast_notifications::MIGRATOR,
     ),
     known("webhooks", Some(50064), &holdfast_webhooks::MIGRATOR),
+    known("reviews", Some(50062), &holdfast_reviews::MIGRATOR),
     known("gateway", None, &holdfast_gateway::MIGRATOR),
 ];
 
@@ -194,6 +197,7 @@ pub(crate) async fn assemble(
                     orders: OrdersServiceClient::new(peer("orders")),
                     payments: PaymentsServiceClient::new(peer("payments")),
                     webhooks: WebhooksServiceClient::new(peer("webhooks")),
+                    reviews: ReviewsServiceClient::new(peer("reviews")),
                 };
                 let settings: holdfast_gateway::Settings = ground.settings.section("gateway")?;
                 public = Some(Public {
@@ -250,6 +254,7 @@ pub(crate) async fn assemble(
                 holdfast_notifications::build(&settings, peers, context)?
             }
             "webhooks" => holdfast_webhooks::build(ground.settings.section("webhooks")?, context)?,
+            "reviews" => holdfast_reviews::build(context),
             other => unreachable!("{other} is in the table and has no recipe"),
         };
         parts.push(Part {

@@ -57,17 +57,20 @@ impl Api {
         Self { peers, context }
     }
 
-    /// Products with what the ledger last told is available of each variant.
+    /// Products with what the ledger last told is available of each variant, and what reviews last told of each.
     async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, CatalogError> {
         let variants = products.iter().flat_map(|product| &product.draft.variants);
         let skus: Vec<&str> = variants.map(|variant| variant.sku.as_str()).collect();
         let mut db = database::acquire(&self.context.database).await?;
         let available = store::available(&mut db, &skus).await?;
+        let ids: Vec<_> = products.iter().map(|product| product.id.uuid()).collect();
+        let mut histograms = store::histograms(&mut db, &ids).await?;
         drop(db);
-        Ok(products
-            .into_iter()
-            .map(|product| encode_product(product, &available))
-            .collect())
+        let encoded = products.into_iter().map(|product| {
+            let histogram = histograms.remove(&product.id.uuid()).unwrap_or_default();
+            encode_product(product, &available, histogram)
+        });
+        Ok(encoded.collect())
     }
 
     async fn encode_one(&self, product: Product) -> Result<pb::Product, CatalogError> {
@@ -301,7 +304,11 @@ fn refused(name: impl Into<String>, text: impl Into<String>) -> CatalogError {
     })
 }
 
-fn encode_product(product: Product, available: &HashMap<String, i64>) -> pb::Product {
+fn encode_product(
+    product: Product,
+    available: &HashMap<String, i64>,
+    histogram: Vec<i64>,
+) -> pb::Product {
     let draft = product.draft;
     let variants = draft
         .variants
@@ -335,6 +342,7 @@ fn encode_product(product: Product, available: &HashMap<String, i64>) -> pb::Pro
         status: product.status.as_str().to_owned(),
         created_at: Some(wire::timestamp(product.created_at)),
         version: product.version,
+        histogram,
     }
 }
 

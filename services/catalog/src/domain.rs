@@ -95,6 +95,25 @@ const OTHER_PRICES_MAX_ENTRIES: usize = 40;
 /// Highest price of one unit, in minor units: a thousand lines of a million such units still fit 64 bits.
 const PRICE_MAX_MINOR: i64 = 1_000_000_000;
 
+/// What the reviews of a product come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stars {
+    /// How many give 1, 2, 3, 4 and 5.
+    pub(crate) histogram: [i64; 5],
+}
+
+impl Stars {
+    /// The mean in thousandths of a star, rounded down; 0 without reviews.
+    pub(crate) fn mean_thousandths(&self) -> i32 {
+        let count: i64 = self.histogram.iter().sum();
+        let stars: i64 = (1..)
+            .zip(self.histogram)
+            .map(|(stars, of)| stars * of)
+            .sum();
+        (1_000 * stars).checked_div(count).unwrap_or_default() as i32
+    }
+}
+
 impl Product {
     /// Changed in this way; in nothing changed, it is as it was, version and all.
     ///
@@ -520,6 +539,18 @@ mod tests {
 
     fn euro() -> Currency {
         "EUR".parse().expect("a currency")
+    }
+
+    #[test]
+    fn the_mean_of_stars_is_exact_to_the_thousandth_and_none_is_nothing() {
+        for (histogram, wanted) in [
+            ([0; 5], 0),
+            ([0, 0, 0, 0, 7], 5_000),
+            ([1, 0, 0, 0, 2], 3_666),
+            ([i64::from(i32::MAX), 0, 0, 0, 0], 1_000),
+        ] {
+            assert_eq!(Stars { histogram }.mean_thousandths(), wanted);
+        }
     }
 
     #[test]

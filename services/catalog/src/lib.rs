@@ -60,7 +60,7 @@ pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let server = CatalogServiceServer::new(api::Api::new(peers, context));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Ok(Service {
-        consumers: vec![messages::stock_listener()],
+        consumers: vec![messages::stock_listener(), messages::review_listener()],
         tasks: vec![
             Task::new("keeping products findable", finding),
             Task::new("asking what is available", asking),

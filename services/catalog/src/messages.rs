@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use crate::{
-    domain::Product,
+    domain::{Product, Stars},
     error::CatalogError,
     stock,
     store::{self, Level},
@@ -21,11 +21,15 @@ use crate::{
 const TOPIC: Topic = Topic::ordinary("holdfast.products");
 /// Declared as inventory declares it.
 const STOCK: Topic = Topic::state("holdfast.stock");
+/// Declared as reviews declares it.
+const REVIEWS: Topic = Topic::ordinary("holdfast.reviews");
 
 #[derive(Serialize)]
 struct ProductUpdated<'a> {
     product_id: &'a str,
     status: &'a str,
+    /// Of its variants, for those who know things by their skus.
+    skus: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -43,6 +47,9 @@ pub(crate) async fn announce_updated(
     let data = ProductUpdated {
         product_id: &product_id,
         status: product.status.as_str(),
+        skus: (product.draft.variants.iter())
+            .map(|variant| variant.sku.as_str())
+            .collect(),
     };
     let message = Announcement::new(
         TOPIC,
@@ -112,5 +119,33 @@ impl Handler for StockListener {
         }
         let levels: Vec<Level> = newest.into_values().collect();
         Ok(store::note_stock(db, &levels).await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct ReviewChanged {
+    /// How many published reviews of the product give 1, 2, 3, 4 and 5.
+    histogram: [i64; 5],
+}
+
+/// Listens to what the reviews of products come to.
+pub(crate) fn review_listener() -> Consumer {
+    const INTERESTS: &[Interest] = &[Interest {
+        topic: REVIEWS,
+        kinds: &["review.published", "review.removed"],
+    }];
+    Consumer::new("catalog.reviews", INTERESTS, ReviewListener)
+}
+
+struct ReviewListener;
+
+#[tonic::async_trait]
+impl Handler for ReviewListener {
+    /// Each message tells the whole of it, so the last word counts. A product that is gone needs none.
+    async fn handle(&self, db: &mut PgConnection, message: &Message) -> Result<(), Handling> {
+        let product: Id<id::Product> = message.key.parse().map_err(Handling::permanent)?;
+        let ReviewChanged { histogram } = message.decode()?;
+        let stars = Stars { histogram };
+        Ok(store::note_rating(db, product, &stars, message.version).await?)
     }
 }

@@ -1,6 +1,7 @@
 //! Every statement: on products and variants here, on categories, on finding products and on stock in files of their own.
 
 mod category;
+mod rating;
 mod search;
 mod stock;
 
@@ -11,7 +12,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-pub(crate) use {category::*, search::*, stock::*};
+pub(crate) use {category::*, rating::*, search::*, stock::*};
 
 use crate::{
     domain::{Draft, Product, Status, Variant},

@@ -10,6 +10,7 @@ mod notifications;
 mod orders;
 mod payments;
 mod products;
+mod reviews;
 mod shape;
 mod site;
 mod users;
@@ -59,6 +60,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(issuer::routes())
         .merge(users::routes())
         .merge(products::routes())
+        .merge(reviews::routes())
         .merge(categories::routes())
         .merge(inventory::routes())
         .merge(orders::routes())

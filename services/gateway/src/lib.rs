@@ -32,6 +32,7 @@ use holdfast_proto::{
     notifications::v1::notifications_service_client::NotificationsServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
     payments::v1::payments_service_client::PaymentsServiceClient,
+    reviews::v1::reviews_service_client::ReviewsServiceClient,
     users::v1::users_service_client::UsersServiceClient,
     webhooks::v1::webhooks_service_client::WebhooksServiceClient,
 };
@@ -79,6 +80,7 @@ pub struct Peers {
     pub orders: OrdersServiceClient<Transport>,
     pub payments: PaymentsServiceClient<Transport>,
     pub webhooks: WebhooksServiceClient<Transport>,
+    pub reviews: ReviewsServiceClient<Transport>,
 }
 
 /// The built door: what [`serve`] serves, and the work beside it.

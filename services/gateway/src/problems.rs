@@ -89,6 +89,12 @@ pub const REASONS: &[Reason] = &[
     reason("UNKNOWN_VARIANT", 404, "unknown_variant", "The product has no such variant."),
     reason("LAST_VARIANT", 409, "last_variant", "A product keeps its last variant."),
     reason("SKU_TAKEN", 409, "sku_taken", "Another product has this SKU."),
+    // reviews
+    reason("UNKNOWN_REVIEW", 404, "unknown_review", "There is no such review."),
+    reason("NOT_A_BUYER", 403, "not_a_buyer", "Only what was delivered can be reviewed."),
+    reason("ALREADY_REVIEWED", 409, "already_reviewed", "A product is reviewed once."),
+    reason("REVIEW_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
+    reason("REVIEW_REMOVED", 409, "review_removed", "Staff removed this review."),
     // inventory
     reason("UNKNOWN_POOL", 404, "unknown_pool", "Nothing of that key is kept in stock."),
     reason("MOVEMENTS_NOT_KEPT", 410, "movements_not_kept", "The past that was asked for is not kept any more."),

@@ -58,6 +58,9 @@ struct OrderChanged<'a> {
     /// What its customer must do, such as `konbini_slip`; how is for them alone to read.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_action: Option<&'a str>,
+    /// What was delivered: from then on it is its customer's to review.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skus: Vec<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +84,10 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
                 refunded: change.refunded,
                 payment_id: (order.payment.as_ref()).map(|payment| payment.id.to_string()),
                 next_action: next_action.as_deref(),
+                skus: match change.news {
+                    Status::Delivered => order.items.iter().map(|item| item.sku.as_str()).collect(),
+                    _ => Vec::new(),
+                },
             };
             Announcement::new(
                 ORDERS,

@@ -16,7 +16,7 @@ use crate::{Gateway, error::GatewayError, problems::Problem, reply::Reply, store
 use holdfast_proto::{
     auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, inventory::v1::GetPoolsRequest,
     notifications::v1::ListNotificationsRequest, orders::v1::GetOrderRequest,
-    payments::v1::GetPaymentRequest, users::v1::GetProfileRequest,
+    payments::v1::GetPaymentRequest, reviews::v1::GetReviewRequest, users::v1::GetProfileRequest,
     webhooks::v1::GetSubscriptionRequest,
 };
 
@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 }
 
 /// Services with a resource of their own name, among whose ids `healthz` would be looked for.
-const SHADOWED: [&str; 4] = ["inventory", "orders", "payments", "webhooks"];
+const SHADOWED: [&str; 5] = ["inventory", "orders", "payments", "reviews", "webhooks"];
 
 #[derive(Serialize, ToSchema)]
 struct Health {
@@ -132,6 +132,12 @@ async fn ask(peers: &Peers, service: &str) -> Option<Result<(), Status>> {
             .payments
             .clone()
             .get_payment(GetPaymentRequest::default())
+            .await
+            .map(drop),
+        "reviews" => peers
+            .reviews
+            .clone()
+            .get_review(GetReviewRequest::default())
             .await
             .map(drop),
         "webhooks" => peers

@@ -116,12 +116,19 @@ struct Rating {
     histogram: [i64; 5],
 }
 
-/// Nobody can review yet.
-const UNRATED: Rating = Rating {
-    average: None,
-    count: 0,
-    histogram: [0; 5],
-};
+impl Rating {
+    /// What so many of 1, 2, 3, 4 and 5 stars come to.
+    fn of(histogram: &[i64]) -> Self {
+        let histogram = <[i64; 5]>::try_from(histogram).unwrap_or_default();
+        let count: i64 = histogram.iter().sum();
+        let stars: i64 = (1..).zip(histogram).map(|(stars, of)| stars * of).sum();
+        Self {
+            average: (count > 0).then(|| stars as f64 / count as f64),
+            count,
+            histogram,
+        }
+    }
+}
 
 #[derive(Serialize, ToSchema)]
 struct Variant {
@@ -547,7 +554,7 @@ fn product(product: pb::Product) -> Result<Product, Problem> {
         category: (!product.category.is_empty()).then_some(product.category),
         currency: product.currency,
         images: product.images,
-        rating: UNRATED,
+        rating: Rating::of(&product.histogram),
         variants,
         status: product.status,
     })

@@ -3,7 +3,7 @@
 use holdfast_proto::{
     auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory,
     notifications::v1 as notifications, orders::v1 as orders, payments::v1 as payments,
-    users::v1 as users, webhooks::v1 as webhooks,
+    reviews::v1 as reviews, users::v1 as users, webhooks::v1 as webhooks,
 };
 use holdfast_testkit::scripted_peer;
 
@@ -110,6 +110,17 @@ scripted_peer! {
         list_points(payments::ListPointsRequest) -> payments::ListPointsResponse;
         complete_sandbox_challenge(payments::CompleteSandboxChallengeRequest) -> payments::CompleteSandboxChallengeResponse;
         pay_sandbox_slip(payments::PaySandboxSlipRequest) -> payments::PaySandboxSlipResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Reviews: reviews::reviews_service_server::ReviewsService {
+        list_reviews(reviews::ListReviewsRequest) -> reviews::ListReviewsResponse;
+        get_review(reviews::GetReviewRequest) -> reviews::GetReviewResponse;
+        write_review(reviews::WriteReviewRequest) -> reviews::WriteReviewResponse;
+        change_review(reviews::ChangeReviewRequest) -> reviews::ChangeReviewResponse;
+        withdraw_review(reviews::WithdrawReviewRequest) -> reviews::WithdrawReviewResponse;
+        moderate_review(reviews::ModerateReviewRequest) -> reviews::ModerateReviewResponse;
     }
 }
 

@@ -36,6 +36,9 @@ use holdfast_proto::{
         payments_service_client::PaymentsServiceClient,
         payments_service_server::PaymentsServiceServer,
     },
+    reviews::v1::{
+        reviews_service_client::ReviewsServiceClient, reviews_service_server::ReviewsServiceServer,
+    },
     users::v1::{
         users_service_client::UsersServiceClient, users_service_server::UsersServiceServer,
     },
@@ -51,7 +54,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use crate::peers::{Auth, Catalog, Inventory, Notifications, Orders, Payments, Users, Webhooks};
+use crate::peers::{
+    Auth, Catalog, Inventory, Notifications, Orders, Payments, Reviews, Users, Webhooks,
+};
 
 pub(crate) struct World {
     pub(crate) db: TestDatabase,
@@ -63,6 +68,7 @@ pub(crate) struct World {
     pub(crate) notifications: Arc<Notifications>,
     pub(crate) orders: Arc<Orders>,
     pub(crate) payments: Arc<Payments>,
+    pub(crate) reviews: Arc<Reviews>,
     pub(crate) webhooks: Arc<Webhooks>,
     /// Calls to orders pass one by one through here; a test that takes the places holds them up.
     pub(crate) way_to_orders: Arc<Semaphore>,
@@ -118,6 +124,7 @@ impl World {
         let (auth, users, catalog) = <(Arc<Auth>, Arc<Users>, Arc<Catalog>)>::default();
         let (inventory, orders, payments) =
             <(Arc<Inventory>, Arc<Orders>, Arc<Payments>)>::default();
+        let reviews = Arc::<Reviews>::default();
         let notifications = Arc::<Notifications>::default();
         let webhooks = Arc::<Webhooks>::default();
         let way_to_orders = Arc::new(Semaphore::new(PLACES as usize));
@@ -153,6 +160,10 @@ impl World {
                 "payments",
                 PaymentsServiceServer::from_arc(payments.clone()),
             )),
+            reviews: ReviewsServiceClient::new(peer::local(
+                "reviews",
+                ReviewsServiceServer::from_arc(reviews.clone()),
+            )),
             webhooks: WebhooksServiceClient::new(peer::local(
                 "webhooks",
                 WebhooksServiceServer::from_arc(webhooks.clone()),
@@ -170,6 +181,7 @@ impl World {
             notifications,
             orders,
             payments,
+            reviews,
             webhooks,
             way_to_orders,
             on_their_way,
