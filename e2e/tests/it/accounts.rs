@@ -15,7 +15,7 @@ in_every_topology! {
 }
 
 /// What a logged-out token may live at most. It is told in milliseconds; this is the promise.
-const DEAD_MAX: Duration = Duration::from_secs(60);
+const DEAD_MAX: Duration = Duration::from_mins(1);
 
 /// How long news may take from one service to another.
 const FORGOTTEN_MAX: Duration = Duration::from_secs(30);

@@ -16,10 +16,10 @@ async fn an_order_is_shipped_and_delivered_and_leaves_only_once(shop: &Shop) -> 
     let buyer = shop.buyer().await?;
     let order = buy(&buyer, &sku, 2, "sandbox_ok").await?.is(201)?;
     let order = format!("/v1/orders/{}", id_of(&order)?);
-    let (ship, deliver) = (format!("{order}/ship"), format!("{order}/deliver"));
+    let (shipping, deliver) = (format!("{order}/ship"), format!("{order}/deliver"));
     let parcel = json!({"carrier": "Yamato", "tracking": "4812"});
     buyer
-        .post(&ship, &parcel)
+        .post(&shipping, &parcel)
         .await?
         .is_refused(403, "forbidden")?;
     let early = shop.staff.post(&deliver, &json!({})).await?;
@@ -30,7 +30,7 @@ async fn an_order_is_shipped_and_delivered_and_leaves_only_once(shop: &Shop) -> 
     );
 
     for _ in 0..2 {
-        let shipped = shop.staff.post(&ship, &parcel).await?.is(200)?;
+        let shipped = shop.staff.post(&shipping, &parcel).await?.is(200)?;
         assert_eq!(shipped["status"], "shipped", "{shipped}");
     }
     let late = buyer.post(&format!("{order}/cancel"), &json!({})).await?;
@@ -39,7 +39,7 @@ async fn an_order_is_shipped_and_delivered_and_leaves_only_once(shop: &Shop) -> 
     let read = buyer.read(&order).await?;
     assert_eq!(read["status"], "delivered", "{read}");
     assert_eq!(read["delivery"]["tracking"], "4812", "{read}");
-    let late = shop.staff.post(&ship, &parcel).await?;
+    let late = shop.staff.post(&shipping, &parcel).await?;
     late.is_refused(409, "invalid_transition")?;
 
     let events = buyer.read(&format!("{order}/events")).await?;

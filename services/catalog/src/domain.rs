@@ -573,10 +573,10 @@ mod tests {
                 draft.category = Some("No Slug".to_owned());
             }),
             ("images[0]", |draft| {
-                draft.images.push("http://x".to_owned())
+                draft.images.push("http://x".to_owned());
             }),
             ("images[0]", |draft| {
-                draft.images.push("https://".to_owned())
+                draft.images.push("https://".to_owned());
             }),
             ("variants[0].prices", |draft| {
                 let own = draft.currency;

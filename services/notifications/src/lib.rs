@@ -150,8 +150,7 @@ fn post(settings: &Settings) -> Result<Box<dyn Post>, StartError> {
         },
         Carrier::Smtp => {
             let timeout = Duration::from_secs(settings.mail_secs);
-            let connections = settings.worker_max_mails as u32;
-            match Smtp::open(&settings.smtp_url, timeout, connections) {
+            match Smtp::open(&settings.smtp_url, timeout) {
                 Ok(smtp) => Ok(Box::new(smtp)),
                 // The URL may hold a password: it is not repeated.
                 Err(_) => Err(StartError::Setting {

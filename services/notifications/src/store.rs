@@ -169,7 +169,7 @@ pub(crate) async fn settle(
     let notes: Vec<&str> = settled.iter().map(|(.., now)| now.note.as_str()).collect();
     sqlx::query(
         "UPDATE mail SET state = now.state, tries = now.tries, due_at = now.due_at, note = now.note,
-                         leased_until = '-infinity', settled_at = CASE WHEN now.due_at IS NULL THEN $7 END
+                         leased_until = '-infinity', settled_at = CASE WHEN now.due_at IS NULL THEN $7::timestamptz END
          FROM unnest($1::uuid[], $2::int8[], $3::text[], $4::int4[], $5::timestamptz[], $6::text[])
               AS now (id, epoch, state, tries, due_at, note)
          WHERE mail.notification_id = now.id AND mail.epoch = now.epoch",

@@ -231,7 +231,7 @@ mod tests {
                     subject,
                     text,
                     html,
-                } = page(language, kind, "Ada & <b>花子</b>");
+                } = page(language, kind, "Ada & <b>花子");
                 let current = format!("Subject: {subject}\n\n{text}\n--- HTML\n{html}\n");
                 let file = folder.join(format!("{}.{}.txt", kind.as_str(), language.tag()));
                 if std::env::var_os("HOLDFAST_DRAW").is_some() {

@@ -231,7 +231,7 @@ impl OrdersService for Api {
         request: Request<pb::DeliverOrderRequest>,
     ) -> Result<Response<pb::DeliverOrderResponse>, GrpcStatus> {
         let caller = Caller::of(&request)?;
-        let word = hand_over::HandOver::parse_deliver(request.into_inner())?;
+        let word = hand_over::HandOver::parse_deliver(&request.into_inner())?;
         let order = self.hand_over(&caller, word).await?;
         Ok(Response::new(pb::DeliverOrderResponse {
             order: Some(encode(order)?),

@@ -30,6 +30,10 @@ const PUBLIC: &[Interest] = &[
         kinds: &["product.updated", "product.deleted"],
     },
     Interest {
+        topic: Topic::ordinary("holdfast.reviews"),
+        kinds: &["review.published", "review.removed"],
+    },
+    Interest {
         topic: Topic::state("holdfast.stock"),
         kinds: &["stock.updated"],
     },

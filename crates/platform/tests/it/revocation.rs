@@ -91,9 +91,9 @@ impl World {
 
     /// Says this and waits until it was heard.
     async fn say(&self, news: Vec<Revoked>) {
-        let (marker, marked) = self.login().await;
+        let (marker, its_session) = self.login().await;
         let mut all = news;
-        all.push(self.revoked(marked));
+        all.push(self.revoked(its_session));
         self.issuer.say(Ok(all));
         let heard = async {
             while self.refusal(&marker).await.is_none() {

@@ -11,8 +11,10 @@ use holdfast_platform::{
     },
 };
 use holdfast_proto::users::v1::{
-    CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse, Profile,
-    UpdateProfileRequest, UpdateProfileResponse,
+    AddAddressRequest, AddAddressResponse, ChangeAddressRequest, ChangeAddressResponse,
+    CreateProfileRequest, CreateProfileResponse, GetProfileRequest, GetProfileResponse,
+    GetProfilesRequest, GetProfilesResponse, ListAddressesRequest, ListAddressesResponse, Profile,
+    RemoveAddressRequest, RemoveAddressResponse, UpdateProfileRequest, UpdateProfileResponse,
     users_service_client::UsersServiceClient,
     users_service_server::{UsersService, UsersServiceServer},
 };
@@ -63,6 +65,41 @@ impl UsersService for Stub {
         &self,
         _: Request<UpdateProfileRequest>,
     ) -> Result<Response<UpdateProfileResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn get_profiles(
+        &self,
+        _: Request<GetProfilesRequest>,
+    ) -> Result<Response<GetProfilesResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn list_addresses(
+        &self,
+        _: Request<ListAddressesRequest>,
+    ) -> Result<Response<ListAddressesResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn add_address(
+        &self,
+        _: Request<AddAddressRequest>,
+    ) -> Result<Response<AddAddressResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn change_address(
+        &self,
+        _: Request<ChangeAddressRequest>,
+    ) -> Result<Response<ChangeAddressResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    async fn remove_address(
+        &self,
+        _: Request<RemoveAddressRequest>,
+    ) -> Result<Response<RemoveAddressResponse>, Status> {
         Err(Status::unimplemented("not in this test"))
     }
 }

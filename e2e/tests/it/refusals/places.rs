@@ -24,7 +24,7 @@ pub(crate) fn places(schema: &Value, example: &Value) -> Vec<Place> {
         schema: schema.clone(),
         required: true,
     };
-    walk(whole, Some(example), &mut found);
+    walk(&whole, Some(example), &mut found);
     found
 }
 
@@ -73,7 +73,7 @@ impl Place {
     }
 }
 
-fn walk(place: Place, example: Option<&Value>, found: &mut Vec<Place>) {
+fn walk(place: &Place, example: Option<&Value>, found: &mut Vec<Place>) {
     found.push(place.clone());
     if let Some(shape) = object(&place.schema) {
         let required = shape["required"].as_array();
@@ -89,7 +89,7 @@ fn walk(place: Place, example: Option<&Value>, found: &mut Vec<Place>) {
                 schema: schema.clone(),
                 required: required.is_some_and(|names| names.iter().any(|it| it == name)),
             };
-            walk(member, example.and_then(|it| it.get(name)), found);
+            walk(&member, example.and_then(|it| it.get(name)), found);
         }
     }
     if let Some(first) = example.and_then(|it| it.get(0)) {
@@ -99,7 +99,7 @@ fn walk(place: Place, example: Option<&Value>, found: &mut Vec<Place>) {
             schema: place.schema["items"].clone(),
             required: false,
         };
-        walk(entry, Some(first), found);
+        walk(&entry, Some(first), found);
     }
 }
 
@@ -113,7 +113,7 @@ fn object(schema: &Value) -> Option<&Value> {
 
 fn takes(schema: &Value, kind: &str) -> bool {
     if let Some(words) = schema["enum"].as_array() {
-        return words.iter().any(|word| word.is_string()) && kind == "string";
+        return words.iter().any(Value::is_string) && kind == "string";
     }
     let mut kinds = kinds(schema).peekable();
     if kinds.peek().is_some() {

@@ -358,7 +358,8 @@ fn wrong_bodies(stage: &Stage, operation: &Operation, good: &Asking) -> Vec<Wron
             );
         }
         for (kind, value) in of_every_type() {
-            if !place.takes(kind) && !(kind == "integer" && place.takes("number")) {
+            let is_taken = place.takes(kind) || (kind == "integer" && place.takes("number"));
+            if !is_taken {
                 let body = place.put(&example, value);
                 wrong(format!("as {kind}"), &body, Told::Field(label.to_owned()));
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use holdfast_e2e::{Asking, Contract, Door, Operation, Role, Topology, wait};
 use holdfast_kernel::RequestId;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ const MOVED_BY_ITSELF: [&str; 5] = [
 ];
 
 /// What must be there before an operation is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Thing {
     Nothing,
     /// A confirmed order of the owner's.
@@ -35,6 +35,10 @@ pub(crate) enum Thing {
     ShippedOrder,
     /// Something the owner was told.
     Notification,
+    /// A product that was delivered to the owner.
+    Delivered,
+    /// The owner's review, with its ETag.
+    Review,
     /// The payment of an order of the owner's, by this card.
     Payment(&'static str),
     /// A konbini slip of the owner's that waits for its money.
@@ -177,11 +181,57 @@ impl Stage {
         let mut door = self.door(asker).clone();
         match thing {
             Thing::Nothing => {}
+            Thing::Order
+            | Thing::ShippedOrder
+            | Thing::Notification
+            | Thing::Payment(_)
+            | Thing::Slip
+            | Thing::Delivered
+            | Thing::Review => {
+                let id = self.of_the_owner(thing).await?;
+                asking.path = operation.path.replace("{id}", &id);
+                if thing == Thing::Review {
+                    let path = format!("/v1/reviews/{id}");
+                    asking = self.tagged(asking, operation, &path).await?;
+                }
+            }
+            Thing::Pool
+            | Thing::Product
+            | Thing::Variant
+            | Thing::NewVariant
+            | Thing::Category
+            | Thing::Webhook => {
+                asking = self.of_the_shop(thing, asking, operation).await?;
+            }
+            Thing::NewSlug
+            | Thing::NewEmail
+            | Thing::NewKey
+            | Thing::NewSku
+            | Thing::RefreshToken => {
+                asking = self.with_a_new_name(thing, asking).await?;
+            }
+            Thing::OwnersAccount
+            | Thing::Account
+            | Thing::Session
+            | Thing::Address
+            | Thing::Ada
+            | Thing::SomebodyNew => {
+                (door, asking) = self
+                    .of_a_person(thing, asking, operation, asker, door)
+                    .await?;
+            }
+        }
+        Ok((door, asking))
+    }
+
+    /// The id of something that the owner bought, or has because of it.
+    async fn of_the_owner(&self, thing: Thing) -> anyhow::Result<String> {
+        match thing {
             Thing::Order => {
                 let order = self.order(|_| {}).await?;
                 let id = order["id"].as_str().context("an order has an id")?;
                 settles(&self.owner, id, "confirmed").await?;
-                asking.path = operation.path.replace("{id}", id);
+                Ok(id.to_owned())
             }
             Thing::ShippedOrder => {
                 let order = self.order(|_| {}).await?;
@@ -194,7 +244,7 @@ impl Stage {
                     .post(&format!("/v1/orders/{id}/ship"), &ship)
                     .await?;
                 shipped.is(200)?;
-                asking.path = operation.path.replace("{id}", id);
+                Ok(id.to_owned())
             }
             Thing::Notification => {
                 buy(&self.owner, SKU, 1, "sandbox_ok").await?.is(201)?;
@@ -203,17 +253,38 @@ impl Stage {
                     let list = self.owner.read("/v1/notifications").await?;
                     Ok(list["data"][0]["id"].as_str().map(str::to_owned))
                 });
-                asking.path = operation.path.replace("{id}", &told.await?);
+                Ok(told.await?)
             }
             Thing::Payment(card) => {
                 let order = buy(&self.owner, SKU, 1, card).await?.is(201)?;
-                asking.path = operation.path.replace("{id}", &payment_of(&order)?);
+                Ok(payment_of(&order)?)
             }
             Thing::Slip => {
                 let konbini = json!({"type": "konbini", "store": "lawson"});
                 let order = self.order(|body| body["payment_method"] = konbini).await?;
-                asking.path = operation.path.replace("{id}", &payment_of(&order)?);
+                Ok(payment_of(&order)?)
             }
+            Thing::Delivered => self.delivered().await,
+            Thing::Review => {
+                let product = self.delivered().await?;
+                let body = self.example_body("POST /v1/products/{id}/reviews")?;
+                let path = format!("/v1/products/{product}/reviews");
+                let made = self.owner.post(&path, &body).await?.is(201)?;
+                let id = made["id"].as_str().context("a review has an id")?;
+                Ok(id.to_owned())
+            }
+            other => bail!("{other:?} does not come by buying"),
+        }
+    }
+
+    /// A request about something that the shop has.
+    async fn of_the_shop(
+        &self,
+        thing: Thing,
+        mut asking: Asking,
+        operation: &Operation,
+    ) -> anyhow::Result<Asking> {
+        match thing {
             Thing::Pool => {
                 let sku = self.shop.sell(20).await?;
                 asking.path = operation.path.replace("{key}", &sku);
@@ -229,6 +300,86 @@ impl Stage {
                     .tagged(asking, operation, &format!("/v1/products/{id}"))
                     .await?;
             }
+            Thing::Variant => {
+                let (sku, made) = self.new_product().await?;
+                let path = format!("/v1/products/{}", made["id"].as_str().context("an id")?);
+                let other = self.other_variant()?;
+                let admin = &self.shop.admin;
+                admin
+                    .post(&format!("{path}/variants"), &other)
+                    .await?
+                    .is(201)?;
+                asking.path = format!("{path}/variants/{sku}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
+            Thing::NewVariant => {
+                let (_, made) = self.new_product().await?;
+                let id = made["id"].as_str().context("a product has an id")?;
+                asking.path = operation.path.replace("{id}", id);
+                asking = asking.with_json(Some(&self.other_variant()?));
+            }
+            Thing::Category => {
+                let body = json!({"slug": unique()});
+                let admin = &self.shop.admin;
+                admin.post("/v1/categories", &body).await?.is(201)?;
+                let slug = body["slug"].as_str().unwrap_or_default();
+                asking.path = operation.path.replace("{slug}", slug);
+                let path = format!("/v1/categories/{slug}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
+            Thing::Webhook => {
+                // There may only be so many: one that is there will do.
+                let webhooks = self.shop.admin.read("/v1/webhooks").await?;
+                let webhook = match &webhooks["data"][0] {
+                    Value::Null => {
+                        let body = self.example_body("POST /v1/webhooks")?;
+                        let made = self.shop.admin.post("/v1/webhooks", &body).await?;
+                        made.is(201)?
+                    }
+                    there => there.clone(),
+                };
+                let id = webhook["id"].as_str().context("a webhook has an id")?;
+                asking.path = operation.path.replace("{id}", id);
+            }
+            other => bail!("{other:?} is not the shop's"),
+        }
+        Ok(asking)
+    }
+
+    /// A request that names what nobody has named yet.
+    async fn with_a_new_name(&self, thing: Thing, mut asking: Asking) -> anyhow::Result<Asking> {
+        match thing {
+            Thing::NewSlug => asking = changed(asking, "/slug", &json!(unique()))?,
+            Thing::NewEmail => {
+                let email = format!("{}@holdfast.example", unique());
+                asking = changed(asking, "/email", &json!(email))?;
+            }
+            Thing::NewKey => asking = changed(asking, "/key", &json!(new_sku()))?,
+            Thing::NewSku => asking = changed(asking, "/variants/0/sku", &json!(new_sku()))?,
+            Thing::RefreshToken => {
+                let ada = self.example_body("POST /v1/users/login")?;
+                let tokens = self
+                    .nobody
+                    .post_without_key("/v1/users/login", &ada)
+                    .await?;
+                let fresh = tokens.is(200)?["refresh_token"].clone();
+                asking = changed(asking, "/refresh_token", &fresh)?;
+            }
+            other => bail!("{other:?} is no name"),
+        }
+        Ok(asking)
+    }
+
+    /// A request about somebody, and the door of who asks, where that is them.
+    async fn of_a_person(
+        &self,
+        thing: Thing,
+        mut asking: Asking,
+        operation: &Operation,
+        asker: Asker,
+        mut door: Door,
+    ) -> anyhow::Result<(Door, Asking)> {
+        match thing {
             Thing::OwnersAccount => {
                 asking.path = operation
                     .path
@@ -272,34 +423,6 @@ impl Stage {
                     door = self.new_ada().await?;
                 }
             }
-            Thing::Variant => {
-                let (sku, made) = self.new_product().await?;
-                let path = format!("/v1/products/{}", made["id"].as_str().context("an id")?);
-                let other = self.other_variant()?;
-                let admin = &self.shop.admin;
-                admin
-                    .post(&format!("{path}/variants"), &other)
-                    .await?
-                    .is(201)?;
-                asking.path = format!("{path}/variants/{sku}");
-                asking = self.tagged(asking, operation, &path).await?;
-            }
-            Thing::NewVariant => {
-                let (_, made) = self.new_product().await?;
-                let id = made["id"].as_str().context("a product has an id")?;
-                asking.path = operation.path.replace("{id}", id);
-                asking = asking.with_json(Some(&self.other_variant()?));
-            }
-            Thing::Category => {
-                let body = json!({"slug": unique()});
-                let admin = &self.shop.admin;
-                admin.post("/v1/categories", &body).await?.is(201)?;
-                let slug = body["slug"].as_str().unwrap_or_default();
-                asking.path = operation.path.replace("{slug}", slug);
-                let path = format!("/v1/categories/{slug}");
-                asking = self.tagged(asking, operation, &path).await?;
-            }
-            Thing::NewSlug => asking = changed(asking, "/slug", &json!(unique()))?,
             Thing::SomebodyNew => {
                 let role = match asker {
                     Asker::Nobody => None,
@@ -311,37 +434,28 @@ impl Stage {
                     door = self.shop.sandbox.somebody(role).await?;
                 }
             }
-            Thing::RefreshToken => {
-                let ada = self.example_body("POST /v1/users/login")?;
-                let tokens = self
-                    .nobody
-                    .post_without_key("/v1/users/login", &ada)
-                    .await?;
-                let fresh = tokens.is(200)?["refresh_token"].clone();
-                asking = changed(asking, "/refresh_token", &fresh)?;
-            }
-            Thing::Webhook => {
-                // There may only be so many: one that is there will do.
-                let webhooks = self.shop.admin.read("/v1/webhooks").await?;
-                let webhook = match &webhooks["data"][0] {
-                    Value::Null => {
-                        let body = self.example_body("POST /v1/webhooks")?;
-                        let made = self.shop.admin.post("/v1/webhooks", &body).await?;
-                        made.is(201)?
-                    }
-                    there => there.clone(),
-                };
-                let id = webhook["id"].as_str().context("a webhook has an id")?;
-                asking.path = operation.path.replace("{id}", id);
-            }
-            Thing::NewEmail => {
-                let email = format!("{}@holdfast.example", unique());
-                asking = changed(asking, "/email", &json!(email))?;
-            }
-            Thing::NewKey => asking = changed(asking, "/key", &json!(new_sku()))?,
-            Thing::NewSku => asking = changed(asking, "/variants/0/sku", &json!(new_sku()))?,
+            other => bail!("{other:?} is nobody's own"),
         }
         Ok((door, asking))
+    }
+
+    /// The id of a product that was delivered to the owner, who has not reviewed it; services have heard of it.
+    async fn delivered(&self) -> anyhow::Result<String> {
+        let (sku, product) = self.new_product().await?;
+        let order = buy(&self.owner, &sku, 1, "sandbox_ok").await?.is(201)?;
+        let order = order["id"].as_str().context("an order has an id")?;
+        settles(&self.owner, order, "confirmed").await?;
+        for step in ["ship", "deliver"] {
+            let done = self
+                .shop
+                .staff
+                .post(&format!("/v1/orders/{order}/{step}"), &json!({}))
+                .await?;
+            done.is(200)?;
+        }
+        self.settled_books().await?;
+        let id = product["id"].as_str().context("a product has an id")?;
+        Ok(id.to_owned())
     }
 
     async fn order(&self, change: impl FnOnce(&mut Value)) -> anyhow::Result<Value> {

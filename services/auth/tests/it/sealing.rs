@@ -1,5 +1,7 @@
 //! What lies in the tables, and who can read it there.
 
+use std::fmt::Write;
+
 use sqlx::PgPool;
 
 use crate::world::{ADA, ANOTHER_SECRET, PASSWORD, World};
@@ -18,7 +20,10 @@ async fn dump(db: &PgPool) -> String {
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a text takes more");
+        hex
+    })
 }
 
 #[tokio::test]

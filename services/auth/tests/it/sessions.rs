@@ -82,7 +82,7 @@ async fn every_process_is_told_of_a_session_that_ended_in_any_of_them() {
         .await
         .expect("logged out");
     for watcher in &mut watchers {
-        assert_eq!(watcher.ended().await, [session.clone()]);
+        assert_eq!(watcher.ended().await, std::slice::from_ref(&session));
     }
     assert!(!other.is_open(&session).await);
     assert_eq!(

@@ -10,7 +10,16 @@ use tonic::{Request, Status};
 use crate::world::{World, shirt, yen};
 
 /// SKU, name, description, category, option, price.
-const SHOP: &[(&str, &str, &str, &str, (&str, &str), i64)] = &[
+type Sold = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    (&'static str, &'static str),
+    i64,
+);
+
+const SHOP: &[Sold] = &[
     (
         "TSHIRT-RED-M",
         "Red T-Shirt",

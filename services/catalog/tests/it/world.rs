@@ -192,8 +192,8 @@ impl World {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        let waited = tokio::time::timeout(WAIT_MAX, waiting).await;
-        assert!(waited.is_ok(), "{query:?} does not find {wanted:?}");
+        let ended = tokio::time::timeout(WAIT_MAX, waiting).await;
+        assert!(ended.is_ok(), "{query:?} does not find {wanted:?}");
     }
 
     /// Rows of products and of variants.

@@ -2,15 +2,12 @@
 
 use std::{error::Error as _, time::Duration};
 
-use lettre::{
-    AsyncSmtpTransport, AsyncTransport, Tokio1Executor,
-    transport::smtp::{Error, PoolConfig},
-};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor, transport::smtp::Error};
 
 use super::{Post, Undelivered};
 use crate::letter::Letter;
 
-/// Sends letters over connections that are kept for the next ones.
+/// Sends each letter over a connection of its own: one on which a server fell silent cannot hold up the next letter.
 pub(crate) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
 }
@@ -22,10 +19,9 @@ const MAILBOX_STATUSES: [&str; 2] = ["5.1.", "5.2.1"];
 
 impl Smtp {
     /// The server that a URL such as `smtps://user:password@mail.example:465` names. Connects to nobody yet.
-    pub(crate) fn open(url: &str, timeout: Duration, connections: u32) -> Result<Self, Error> {
+    pub(crate) fn open(url: &str, timeout: Duration) -> Result<Self, Error> {
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)?
             .timeout(Some(timeout))
-            .pool_config(PoolConfig::new().max_size(connections))
             .build();
         Ok(Self { transport })
     }

@@ -13,7 +13,7 @@ async fn with(manners: &[Manner]) -> (World, Sink) {
     let world = World::with(|settings: &mut Settings| {
         settings.mail = Carrier::Smtp;
         settings.smtp_url = url;
-        settings.mail_secs = 1;
+        settings.mail_secs = 2;
     });
     (world.await, sink)
 }

@@ -224,7 +224,7 @@ impl World {
     /// Waits until the mails stand so.
     pub(crate) async fn mails_become(&self, wanted: &[&str]) {
         let mut last = Vec::new();
-        let waited = time::timeout(Duration::from_secs(WAIT_MAX_SECS), async {
+        let looking = time::timeout(Duration::from_secs(WAIT_MAX_SECS), async {
             loop {
                 last = self.mails().await;
                 if last == wanted {
@@ -233,13 +233,13 @@ impl World {
                 time::sleep(Duration::from_millis(LOOK_AGAIN_MILLIS)).await;
             }
         });
-        let waited = waited.await;
-        assert!(waited.is_ok(), "wanted {wanted:?}, got {last:?}");
+        let ended = looking.await;
+        assert!(ended.is_ok(), "wanted {wanted:?}, got {last:?}");
     }
 
     /// Waits until the only mail was taken so many times and lies free again.
     pub(crate) async fn mail_is_left_after(&self, takes: i64) {
-        let waited = time::timeout(Duration::from_secs(WAIT_MAX_SECS), async {
+        let looking = time::timeout(Duration::from_secs(WAIT_MAX_SECS), async {
             loop {
                 let left: bool = sqlx::query_scalar(
                     "SELECT epoch = $1 AND leased_until = '-infinity' FROM mail",
@@ -254,7 +254,7 @@ impl World {
                 time::sleep(Duration::from_millis(LOOK_AGAIN_MILLIS)).await;
             }
         });
-        assert!(waited.await.is_ok(), "not left after {takes} times");
+        assert!(looking.await.is_ok(), "not left after {takes} times");
     }
 
     /// The letters in the folder by their names, sorted.

@@ -40,7 +40,7 @@ impl HandOver {
         })
     }
 
-    pub(super) fn parse_deliver(request: pb::DeliverOrderRequest) -> Result<Self, OrdersError> {
+    pub(super) fn parse_deliver(request: &pb::DeliverOrderRequest) -> Result<Self, OrdersError> {
         Ok(Self {
             request: parse_request_id(&request.request_id)?,
             fingerprint: parse_fingerprint(&request.fingerprint)?,

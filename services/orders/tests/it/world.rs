@@ -73,6 +73,11 @@ holdfast_testkit::scripted_peer! {
         create_profile(users::CreateProfileRequest) -> users::CreateProfileResponse;
         get_profile(users::GetProfileRequest) -> users::GetProfileResponse;
         update_profile(users::UpdateProfileRequest) -> users::UpdateProfileResponse;
+        get_profiles(users::GetProfilesRequest) -> users::GetProfilesResponse;
+        list_addresses(users::ListAddressesRequest) -> users::ListAddressesResponse;
+        add_address(users::AddAddressRequest) -> users::AddAddressResponse;
+        change_address(users::ChangeAddressRequest) -> users::ChangeAddressResponse;
+        remove_address(users::RemoveAddressRequest) -> users::RemoveAddressResponse;
     }
 }
 

@@ -190,13 +190,13 @@ mod tests {
                 home.location = Some(Location {
                     lat: 90.1,
                     lng: 0.0,
-                })
+                });
             }),
             ("location.lng", |home| {
                 home.location = Some(Location {
                     lat: 0.0,
                     lng: f64::NAN,
-                })
+                });
             }),
         ];
         for (field, change) in table {
