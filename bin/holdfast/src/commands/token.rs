@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode, sync::Arc};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use holdfast_auth::Operator;
 use holdfast_platform::{identity::Role, settings::Settings, shutdown::Shutdown};
 
@@ -36,15 +36,12 @@ pub(crate) async fn run(settings: &Settings, args: &Args) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// A caller of the server of this machine who may do everything.
+/// A caller of the server of this machine who may do everything; the same account whoever runs the command, and when.
 pub(crate) async fn admin_client(settings: &Settings) -> anyhow::Result<Client> {
     let home = Home::find(&settings.section("process")?)?;
     let url = home.address()?.url;
-    let tokens = mint(settings, Role::Admin, 1).await?;
-    match tokens.into_iter().next() {
-        Some(token) => Ok(Client::new(&url).with_token(token)),
-        None => bail!("no token was made"),
-    }
+    let token = with_operator(settings, async |operator| Ok(operator.own_token().await?)).await?;
+    Ok(Client::new(&url).with_token(token))
 }
 
 /// Makes that many accounts of a role and gives a token of each, server up or down.
