@@ -131,16 +131,14 @@ impl Schedule {
     }
 }
 
-/// The types among `known` that these wishes ask for, or the wishes that ask for none.
+/// The types among `known` that these wishes ask for, or the wishes that ask for none, by their places.
 pub(crate) fn granted<'a>(
     wishes: &[String],
     known: &[&'a str],
-) -> Result<Vec<&'a str>, Vec<String>> {
+) -> Result<Vec<&'a str>, Vec<(usize, String)>> {
     let grants = |wish: &str, kind: &str| asked_by(kind).iter().any(|asked| asked == wish);
-    let unknown: Vec<String> = wishes
-        .iter()
-        .filter(|wish| !known.iter().any(|kind| grants(wish, kind)))
-        .cloned()
+    let unknown: Vec<(usize, String)> = (wishes.iter().cloned().enumerate())
+        .filter(|(_, wish)| !known.iter().any(|kind| grants(wish, kind)))
         .collect();
     if !unknown.is_empty() {
         return Err(unknown);
@@ -274,7 +272,10 @@ mod tests {
         ]
         .map(ToOwned::to_owned)
         .into();
-        assert_eq!(granted(&wishes, &KNOWN), Err(wishes[1..].to_vec()));
+        assert_eq!(
+            granted(&wishes, &KNOWN),
+            Err(wishes.iter().cloned().enumerate().skip(1).collect())
+        );
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(crate) enum WebhooksError {
     UrlRefused(#[from] url::Refused),
     #[error("{0}")]
     Inside(#[from] Inside),
-    #[error("no message has the type {}", .0.join(", "))]
-    UnknownTypes(Vec<String>),
+    #[error("types: no message has the type {}, wanted types such as order.created or order.*", shown(.0))]
+    UnknownTypes(Vec<(usize, String)>),
     #[error("no such webhook")]
     UnknownWebhook,
     #[error("no message of that id is kept that this webhook asks for")]
@@ -73,10 +73,10 @@ impl From<WebhooksError> for Fault {
             WebhooksError::UrlRefused(_) | WebhooksError::Inside(_) => Fault::invalid("url", text),
             WebhooksError::UnknownTypes(types) => types.into_iter().fold(
                 Fault::new(FaultCode::Invalid, "UNKNOWN_MESSAGE_TYPE", text),
-                |fault, unknown| {
+                |fault, (place, unknown)| {
                     let shown: String = unknown.chars().take(SHOWN_CHARS).collect();
                     fault.item([
-                        ("field", Value::from("types")),
+                        ("field", Value::from(format!("types[{place}]"))),
                         ("type", Value::from(shown)),
                     ])
                 },
@@ -108,4 +108,10 @@ impl From<WebhooksError> for Status {
     fn from(error: WebhooksError) -> Self {
         Fault::from(error).into()
     }
+}
+
+fn shown(types: &[(usize, String)]) -> String {
+    let cut =
+        |(_, unknown): &(usize, String)| unknown.chars().take(SHOWN_CHARS).collect::<String>();
+    types.iter().map(cut).collect::<Vec<_>>().join(", ")
 }

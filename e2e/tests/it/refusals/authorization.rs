@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use holdfast_e2e::{Answer, Operation, Topology};
 
 use super::{
-    stage::{Books, Stage, on_stage, written},
+    stage::{Books, Stage, Thing, on_stage, written},
     table::{ASKERS, Asker, Row, TABLE, row_of},
 };
 use crate::shop::in_shop;
@@ -78,6 +78,8 @@ fn is_no_laxer_than_its_audience(operation: &Operation, row: &Row) -> anyhow::Re
     let name = operation.name();
     let expected: &[(Asker, u16)] = match operation.audience.as_str() {
         "open" | "anyone" => &[],
+        // The product is everybody's; that only its buyer may do this is a rule with a name.
+        "user" if row.thing == Thing::Delivered => &[(Asker::Nobody, 401), (Asker::Other, 403)],
         "user" if operation.names_a_thing() => &[(Asker::Nobody, 401), (Asker::Other, 404)],
         "user" => &[(Asker::Nobody, 401)],
         "staff" => &[
