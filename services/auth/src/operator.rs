@@ -66,25 +66,20 @@ impl Operator {
     /// before.
     pub async fn own_token(&self) -> Result<String, Fault> {
         let parts = &self.parts;
-        let now = time::to_micros(parts.context.clock.now());
+        let user = Id::new(OWNER);
         let owner = Applicant {
-            user: Id::new(OWNER),
-            email: Email::of_machine(Id::new(OWNER)),
+            user,
+            email: Email::of_machine(user),
             password_hash: None,
             role: Role::Admin,
-            created_at: now,
+            created_at: time::to_micros(parts.context.clock.now()),
             attempt: Uuid::new_v4(),
         };
-        let mut tx = database::begin(&parts.context.database).await?;
-        // None where it is there already.
-        let made = store::record_applicant(&mut tx, &parts.vault, &owner).await?;
-        database::commit(tx).await?;
-        if let Some(user) = made {
-            let name = user.to_string();
-            registration::write_profile(parts, user, &owner.email, name).await?;
-            registration::complete(parts, &[(user, owner.attempt)]).await?;
+        match registration::enrol(parts, owner, user.to_string()).await {
+            Ok(_) | Err(AuthError::EmailTaken) => {}
+            Err(error) => return Err(error.into()),
         }
-        let mut tokens = self.open_sessions(&[owner.user], Role::Admin).await?;
+        let mut tokens = self.open_sessions(&[user], Role::Admin).await?;
         Ok(tokens.remove(0))
     }
 

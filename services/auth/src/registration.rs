@@ -69,7 +69,15 @@ pub(crate) async fn register(
         created_at,
         attempt: Uuid::new_v4(),
     };
+    enrol(parts, applicant, name).await
+}
 
+/// Makes an account with its profile. Fails with [`AuthError::EmailTaken`] where a complete one has the address.
+pub(crate) async fn enrol(
+    parts: &Parts,
+    applicant: Applicant,
+    name: String,
+) -> Result<Registered, AuthError> {
     failpoint::hit("auth.recording").await?;
     let mut tx = database::begin(&parts.context.database).await?;
     let user = store::record_applicant(&mut tx, &parts.vault, &applicant)
@@ -85,7 +93,7 @@ pub(crate) async fn register(
     Ok(Registered {
         user,
         name: profile.name,
-        created_at,
+        created_at: applicant.created_at,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_kernel::{Currency, Id, Timestamp, id};
 use jiff_sqlx::ToSqlx;
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::QueryAs, types::Json};
 use uuid::Uuid;
 
 use crate::{domain::Product, error::CatalogError};
@@ -154,17 +154,12 @@ pub(crate) async fn search_products(
     place: Option<&Hit>,
     limit: i64,
 ) -> Result<Vec<Hit>, CatalogError> {
-    Ok(sqlx::query_as(SEARCH)
+    let asked = sqlx::query_as(SEARCH)
         .bind(sort)
         .bind(&terms.all)
         .bind(&terms.exact)
-        .bind(&terms.name)
-        .bind(filter.currency.as_ref().map(Currency::code))
-        .bind(filter.drafts)
-        .bind(filter.categories.as_deref())
-        .bind(filter.price_min)
-        .bind(filter.price_max)
-        .bind(Json(&filter.options))
+        .bind(&terms.name);
+    Ok(narrowed(asked, filter)
         .bind(place.map(|hit| hit.rank))
         .bind(place.map(|hit| hit.name.as_str()))
         .bind(place.map(|hit| hit.id))
@@ -180,13 +175,7 @@ pub(crate) async fn newest_products(
     place: Option<(Timestamp, Uuid)>,
     limit: i64,
 ) -> Result<Vec<Hit>, CatalogError> {
-    Ok(sqlx::query_as(NEWEST)
-        .bind(filter.currency.as_ref().map(Currency::code))
-        .bind(filter.drafts)
-        .bind(filter.categories.as_deref())
-        .bind(filter.price_min)
-        .bind(filter.price_max)
-        .bind(Json(&filter.options))
+    Ok(narrowed(sqlx::query_as(NEWEST), filter)
         .bind(place.map(|(at, _)| at.to_sqlx()))
         .bind(place.map(|(_, id)| id))
         .bind(limit)
@@ -202,14 +191,7 @@ pub(crate) async fn browse_products(
     place: Option<&Hit>,
     limit: i64,
 ) -> Result<Vec<Hit>, CatalogError> {
-    Ok(sqlx::query_as(BROWSE)
-        .bind(sort)
-        .bind(filter.currency.as_ref().map(Currency::code))
-        .bind(filter.drafts)
-        .bind(filter.categories.as_deref())
-        .bind(filter.price_min)
-        .bind(filter.price_max)
-        .bind(Json(&filter.options))
+    Ok(narrowed(sqlx::query_as(BROWSE).bind(sort), filter)
         .bind(place.map(|hit| hit.rank))
         .bind(place.map(|hit| hit.name.as_str()))
         .bind(place.map(|hit| hit.id))
@@ -217,6 +199,19 @@ pub(crate) async fn browse_products(
         .fetch_all(db)
         .await?)
 }
+
+/// With the next six values bound: what every search narrows by, in the order in which all of them have it.
+fn narrowed<'q>(asked: Asked<'q>, filter: &'q Filter) -> Asked<'q> {
+    asked
+        .bind(filter.currency.as_ref().map(Currency::code))
+        .bind(filter.drafts)
+        .bind(filter.categories.as_deref())
+        .bind(filter.price_min)
+        .bind(filter.price_max)
+        .bind(Json(&filter.options))
+}
+
+type Asked<'q> = QueryAs<'q, Postgres, Hit, PgArguments>;
 
 /// How many of these products are in which category, have which option, are sold in which currency and at which price:
 /// in the currency, or each in its own, by the steps between prices.
