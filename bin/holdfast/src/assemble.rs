@@ -153,17 +153,12 @@ pub(crate) struct Ground<'a> {
 /// The services of this process, built and not yet started.
 pub(crate) struct Assembly {
     pub(crate) parts: Vec<Part>,
-    pub(crate) public: Option<Public>,
+    /// The door to clients.
+    pub(crate) public: Option<holdfast_gateway::Door>,
     /// Verifies who calls, for the doors that are the process's own.
     pub(crate) verifier: Verifier,
     /// The doors of the services, for callers in other processes.
     pub(crate) doors: Vec<Door>,
-}
-
-/// The public door, and how many clients may stand at it.
-pub(crate) struct Public {
-    pub(crate) door: holdfast_gateway::Door,
-    pub(crate) max_connections: usize,
 }
 
 /// A service with what its messages need.
@@ -200,10 +195,7 @@ pub(crate) async fn assemble(
                     reviews: ReviewsServiceClient::new(peer("reviews")),
                 };
                 let settings: holdfast_gateway::Settings = ground.settings.section("gateway")?;
-                public = Some(Public {
-                    door: holdfast_gateway::build(&settings, peers, context)?,
-                    max_connections: settings.max_client_connections,
-                });
+                public = Some(holdfast_gateway::build(&settings, peers, context)?);
                 continue;
             }
             "auth" => {

@@ -171,13 +171,13 @@ async fn start_parts(
         part.start(&bus, shutdown);
     }
     if let (Some(gateway), Some(public)) = (assembly.public, public) {
-        for task in gateway.door.tasks {
+        for task in gateway.tasks {
             shutdown.work(task.name, task.work);
         }
-        let (router, most) = (gateway.door.router, gateway.max_connections);
+        let (router, places) = (gateway.router, gateway.places);
         let begun = shutdown.begun();
         shutdown.serve("public door", async move {
-            holdfast_gateway::serve(router, public.socket, most, begun).await;
+            holdfast_gateway::serve(router, public.socket, places, begun).await;
         });
     }
     if let Some(url) = &ready.url {

@@ -1,6 +1,11 @@
 //! What holds for every request and answer, whatever they are about.
 
-use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -19,6 +24,9 @@ use crate::{Gateway, problems::Problem, server::ClientAddress};
 /// Names this request in logs and in what the client reports to us.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Each hop adds at the end whom it was asked by.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 const REQUEST_ID_MAX_CHARS: usize = 128;
 
 /// A body this small has come with its head, or is read to its end besides.
@@ -27,7 +35,8 @@ const UNREAD_MAX_BYTES: u64 = 8 * 1024;
 /// Headers by which services talk among themselves. From a client they are lies.
 const INTERNAL_PREFIX: &str = "x-holdfast-";
 
-/// Who may say which trace a request belongs to and what it is called: proxies of our own, by the networks they stand in.
+/// Who may say which trace a request belongs to, what it is called and whose it is: proxies of our own, by the networks
+/// they stand in.
 /// From others it would let anybody write under another's name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrustedHops(Arc<[IpNet]>);
@@ -56,6 +65,10 @@ pub(crate) async fn keep(
         Trace::begin()
     };
     let named = request_id(request.headers()).filter(|_| trusted);
+    let client = gateway.trusted_hops.client(request.headers());
+    if let Some(client) = client.filter(|_| trusted) {
+        request.extensions_mut().insert(ClientAddress(client));
+    }
     strip_internal(request.headers_mut());
     let may_leave_body = may_leave_body(&request);
     let id = named.unwrap_or_else(|| Uuid::now_v7().to_string());
@@ -102,6 +115,16 @@ impl TrustedHops {
         self.0.iter().any(|network| network.contains(&address))
     }
 
+    /// Whom trusted hops pass on: the last address they name that is none of theirs.
+    fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let lines = headers.get_all(FORWARDED_FOR).into_iter().rev();
+        lines
+            .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','))
+            // What stands before something unreadable was not written by a hop of ours.
+            .map_while(forwarded_for)
+            .find(|address| !self.contains(*address))
+    }
+
     /// Whether a request comes from a trusted hop.
     fn trusts(&self, request: &Request) -> bool {
         let hop = request.extensions().get::<ClientAddress>();
@@ -136,6 +159,13 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     fits.then(|| id.to_owned())
+}
+
+/// An address, which some proxies give with its port.
+fn forwarded_for(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let address = text.parse::<SocketAddr>().map(|address| address.ip());
+    address.or_else(|_| text.parse()).ok()
 }
 
 /// Whether a refusal may leave so much of the body unread that the connection has to end: who is told so does not send the

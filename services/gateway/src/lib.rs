@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `access` (every route and who may use it), `api` (a file a resource: decode, call, encode),
 //! `problems` (what clients are told), `idempotency` (a request asked twice), `decode` and `reply` (bytes in, bytes
-//! out), `hygiene` and `limits` (what holds for all), `server` (the sockets), `seal`, `lookup` and `store` (replies at rest).
+//! out), `hygiene` and `limits` (what holds for all), `server` and `places` (the sockets), `seal`, `lookup` and `store` (replies at rest).
 
 mod access;
 mod api;
@@ -12,6 +12,7 @@ mod hygiene;
 mod idempotency;
 mod limits;
 mod lookup;
+mod places;
 mod problems;
 mod reply;
 mod seal;
@@ -43,6 +44,7 @@ use tokio::sync::Semaphore;
 
 pub use access::{ACCESS, Audience};
 pub use limits::RateLimit;
+pub use places::Places;
 pub use problems::{REASONS, Reason};
 pub use server::{ClientAddress, DRAIN_SECS, HEADER_READ_SECS, serve};
 
@@ -63,6 +65,7 @@ pub struct Settings {
     pub public_url: String,
     pub reply_hours: u64,
     pub max_client_connections: usize,
+    pub max_connections_per_address: usize,
     pub max_purchases: usize,
     pub trusted_hops: Vec<IpNet>,
     pub rate_limit: RateLimit,
@@ -87,6 +90,8 @@ pub struct Peers {
 pub struct Door {
     /// Every route, behind the table and the hygiene of all requests.
     pub router: Router,
+    /// How many connections [`serve`] holds.
+    pub places: Places,
     /// Its workers.
     pub tasks: Vec<Task>,
 }
@@ -129,6 +134,11 @@ pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Door
     };
     Ok(Door {
         router: api::router(gateway),
+        places: Places::new(
+            settings.max_client_connections,
+            settings.max_connections_per_address,
+            &settings.trusted_hops,
+        ),
         tasks,
     })
 }

@@ -1,4 +1,4 @@
-//! How often somebody may ask: an account, or an address where nobody is logged in.
+//! How often somebody may ask: an account, or a subscriber's network where nobody is logged in.
 
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ const LOGIN: &str = "/v1/users/login";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Asker {
     Account(Id<id::User>),
-    Address(IpAddr),
+    Network(IpAddr),
 }
 
 /// One policy: so many a minute, spent in one go or evenly.
@@ -168,7 +168,11 @@ fn asker(request: &Request, caller: Option<&Caller>) -> Asker {
         return Asker::Account(claims.sub);
     }
     let address = request.extensions().get::<ClientAddress>();
-    Asker::Address(address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.0))
+    Asker::Network(
+        address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| {
+            address.network()
+        }),
+    )
 }
 
 #[cfg(test)]
@@ -180,7 +184,7 @@ mod tests {
     }
 
     fn somebody(last: u8) -> Asker {
-        Asker::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+        Asker::Network(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
     }
 
     #[test]

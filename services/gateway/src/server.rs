@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     pin::pin,
     sync::{
         Arc,
@@ -20,22 +20,32 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+
+use crate::places::{Place, Places};
 
 /// How long a client may take for the head of a request, and how long an idle connection is kept.
 pub const HEADER_READ_SECS: u64 = 10;
 /// How long requests in hand may take to end at shutdown.
 pub const DRAIN_SECS: u64 = 20;
 
-/// Where a request's connection comes from, in its extensions. Behind a proxy that is the proxy.
+/// Whose request it is, in its extensions: where its connection comes from, or whom a proxy of ours passes on.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub IpAddr);
 
+impl ClientAddress {
+    /// What one subscriber has to themselves: an IPv4 address, the first half of an IPv6 address.
+    pub(crate) fn network(self) -> IpAddr {
+        match self.0.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK).into(),
+            address @ IpAddr::V4(_) => address,
+        }
+    }
+}
+
+const IPV6_NETWORK: u128 = !(u64::MAX as u128);
 const HEADERS_MAX_BYTES: u32 = 16 * 1024;
 /// Least that hyper can be told for HTTP/1: one head and the beginning of a body.
 const READ_BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -48,20 +58,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` at `listener` until `shutdown`, then lets the requests in hand end, for [`DRAIN_SECS`] at most.
 ///
-/// Speaks HTTP/1.1 and HTTP/2. Holds at most `max_connections`; further clients wait in the listener's own queue.
+/// Speaks HTTP/1.1 and HTTP/2. When all places are taken further clients wait in the listener's own queue; whose network
+/// has as many as one may have is hung up on.
 pub async fn serve(
     router: Router,
     listener: TcpListener,
-    max_connections: usize,
+    places: Places,
     shutdown: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(max_connections));
     let aborted = CancellationToken::new();
-    while let Some((stream, place)) = next_client(&listener, &places, &shutdown).await {
-        // Unknown only when the client has gone already.
-        let client = stream.peer_addr().ok();
-        let client = client.map(|address| ClientAddress(address.ip()));
+    while let Some((stream, client, place)) = next_client(&listener, &places, &shutdown).await {
         let serving = connection(router.clone(), stream, client, shutdown.clone());
         let aborted = aborted.clone();
         connections.spawn(async move {
@@ -89,17 +96,26 @@ pub async fn serve(
 
 async fn next_client(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    places: &Places,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Option<ClientAddress>, Place)> {
     let accepting = async {
-        let place = places.clone().acquire_owned().await.ok()?;
-        Some((accept(listener).await, place))
+        loop {
+            let free = places.free().await;
+            let stream = accept(listener).await;
+            // Unknown only when the client has gone already.
+            let client = stream.peer_addr().ok();
+            let client = client.map(|address| ClientAddress(address.ip()));
+            match places.take(free, client) {
+                Some(place) => return (stream, client, place),
+                None => metrics::counter!("gateway_connections_refused_total").increment(1),
+            }
+        }
     };
     tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
-        client = accepting => client,
+        client = accepting => Some(client),
     }
 }
 

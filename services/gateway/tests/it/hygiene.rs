@@ -297,6 +297,27 @@ async fn pages_need_nothing_from_elsewhere() {
 }
 
 #[tokio::test]
+async fn who_has_a_page_or_the_description_already_is_not_sent_it_again() {
+    let world = World::new().await;
+    for path in ["/", "/docs", "/assets/docs.js", "/openapi.json"] {
+        let first = world.get(path).send_nothing().await;
+        let tag = first.header("etag").expect("a tag").to_owned();
+        let ask = async |known: &str| {
+            let asked = world.get(path).with("if-none-match", known);
+            asked.send_nothing().await
+        };
+        for known in [&tag, &format!("\"other\", W/{tag}"), "*"] {
+            let told = ask(known).await;
+            assert_eq!(told.status, 304, "{path}: {known}");
+            assert!(told.bytes.is_empty() && told.header("content-type").is_none());
+            assert_eq!(told.header("etag"), Some(tag.as_str()));
+        }
+        let told = ask("\"other\"").await;
+        assert_eq!((told.status.as_u16(), &told.bytes), (200, &first.bytes));
+    }
+}
+
+#[tokio::test]
 async fn the_door_is_ready_while_its_database_answers_and_it_is_not_about_to_end() {
     let world = World::new().await;
     for path in ["/healthz", "/readyz", "/v1/gateway/healthz"] {
@@ -393,6 +414,55 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
             429
         );
     }
+}
+
+#[tokio::test]
+async fn a_proxy_of_ours_says_whose_a_request_is_and_nobody_else_does() {
+    let world = World::behind(&["10.0.0.0/8"]).await;
+    world
+        .auth
+        .login
+        .otherwise(|_| Err(tonic::Status::unauthenticated("no")));
+    let credentials = json!({"email": "ada@example.com", "password": "x"});
+    let whose = async |hop: &str, said: &[&str]| {
+        let mut ask = world.post("/v1/users/login").from(hop);
+        for line in said {
+            ask = ask.with("x-forwarded-for", line);
+        }
+        assert_eq!(ask.send(&credentials).await.status, 401);
+        let last = world.auth.login.asked().pop().expect("asked");
+        last.client_address
+    };
+    assert_eq!(whose("10.0.0.1", &["192.0.2.7"]).await, "192.0.2.7");
+    assert_eq!(whose("10.0.0.1", &["192.0.2.7:4711"]).await, "192.0.2.7");
+    assert_eq!(whose("10.0.0.1", &["2001:db8::7"]).await, "2001:db8::7");
+    // What the client itself wrote stands before what the hops added.
+    let forged = ["198.51.100.1, 192.0.2.7", "10.2.3.4"];
+    assert_eq!(whose("10.0.0.1", &forged).await, "192.0.2.7");
+    assert_eq!(whose("192.0.2.8", &["198.51.100.1"]).await, "192.0.2.8");
+    for unusable in ["", "unknown", "198.51.100.1, _hidden", "10.2.3.4"] {
+        assert_eq!(whose("10.0.0.1", &[unusable]).await, "", "{unusable}");
+    }
+}
+
+#[tokio::test]
+async fn clients_behind_one_proxy_have_an_allowance_each() {
+    let world = World::behind(&["10.0.0.0/8"]).await;
+    let ask = async |client: &str| {
+        let asked = world.get("/v1/categories").from("10.0.0.1");
+        asked.with("x-forwarded-for", client).send_nothing().await
+    };
+    for _ in 0..100 {
+        assert_ne!(ask("192.0.2.7").await.status, 429);
+    }
+    assert_eq!(ask("192.0.2.7").await.status, 429);
+    assert_ne!(ask("192.0.2.8").await.status, 429);
+    // One subscriber has all addresses of an IPv6 /64.
+    for last in 1..=100 {
+        assert_ne!(ask(&format!("2001:db8::{last:x}")).await.status, 429);
+    }
+    assert_eq!(ask("2001:db8::ffff:1").await.status, 429);
+    assert_ne!(ask("2001:db8:0:1::1").await.status, 429);
 }
 
 #[tokio::test]

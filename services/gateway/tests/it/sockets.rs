@@ -1,9 +1,16 @@
 //! The accept loop on real sockets. Time is virtual: it jumps to the next timer when everybody waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{Router, routing::get};
-use holdfast_gateway::{DRAIN_SECS, HEADER_READ_SECS, serve};
+use holdfast_gateway::{DRAIN_SECS, HEADER_READ_SECS, Places, serve};
+use ipnet::IpNet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -20,10 +27,14 @@ struct Served {
 }
 
 async fn serving(router: Router, max_connections: usize) -> Served {
+    serving_at(router, Places::new(max_connections, max_connections, &[])).await
+}
+
+async fn serving_at(router: Router, places: Places) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(serve(router, listener, max_connections, shutdown.clone()));
+    let serving = tokio::spawn(serve(router, listener, places, shutdown.clone()));
     Served {
         address,
         shutdown,
@@ -34,6 +45,25 @@ async fn serving(router: Router, max_connections: usize) -> Served {
 impl Served {
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("it listens")
+    }
+
+    /// A connection that is answered on, or none where the door hangs up.
+    async fn ask(&self) -> Option<TcpStream> {
+        let mut stream = self.connect().await;
+        stream.write_all(REQUEST).await.ok()?;
+        let said = read_until(&mut stream, "hello").await;
+        said.contains("hello").then_some(stream)
+    }
+
+    async fn connect_http2(&self) -> TcpStream {
+        let mut stream = self.connect().await;
+        let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        stream.write_all(opening).await.expect("written");
+        stream
+            .write_all(&frame(SETTINGS, 0, 0, &[]))
+            .await
+            .expect("written");
+        stream
     }
 
     async fn end(self) {
@@ -129,17 +159,11 @@ async fn both_protocols_are_spoken_on_one_port() {
             .await
             .starts_with("HTTP/1.1 200")
     );
-    let mut two = served.connect().await;
-    two.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .expect("written");
-    // An empty SETTINGS frame of ours; theirs comes back: type 4 on stream 0.
-    two.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .expect("written");
+    // Settings of ours, of which there are none; theirs come back.
+    let mut two = served.connect_http2().await;
     let mut head = [0; 9];
     two.read_exact(&mut head).await.expect("a frame");
-    assert_eq!((head[3], &head[5..]), (4, [0; 4].as_slice()));
+    assert_eq!((head[3], &head[5..]), (SETTINGS, [0; 4].as_slice()));
     drop((one, two));
     served.end().await;
 }
@@ -233,6 +257,132 @@ async fn at_the_limit_a_further_client_waits_for_a_place() {
     assert!(read_until(&mut second, "hello").await.contains("hello"));
     drop(second);
     served.end().await;
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_places_and_no_more_and_gets_them_back() {
+    let served = serving_at(hello(), Places::new(100, 2, &[])).await;
+    let mut first = served.ask().await.expect("a place");
+    let second = served.ask().await.expect("a place");
+    assert!(served.ask().await.is_none());
+    drop(second);
+    // The door hears of it in its own time.
+    while served.ask().await.is_none() {}
+    first.write_all(REQUEST).await.expect("written");
+    assert!(read_until(&mut first, "hello").await.contains("hello"));
+    drop(first);
+    served.end().await;
+
+    let proxies: IpNet = "127.0.0.0/8".parse().expect("a network");
+    let served = serving_at(hello(), Places::new(100, 2, &[proxies])).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(served.ask().await.expect("a proxy is not bound"));
+    }
+    drop(clients);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn who_opens_and_takes_back_a_hundred_thousand_requests_is_cut_off() {
+    let (begun, others) = (Arc::new(AtomicUsize::new(0)), hello());
+    let counted = begun.clone();
+    let slow = get(async move || {
+        counted.fetch_add(1, Relaxed);
+        std::future::pending::<&str>().await
+    });
+    let served = serving(others.route("/slow", slow), 100).await;
+    let stream = served.connect_http2().await;
+    let (mut reader, mut writer) = stream.into_split();
+    let told = tokio::spawn(async move {
+        let mut told = Vec::new();
+        reader.read_to_end(&mut told).await.ok();
+        told
+    });
+    for number in 0..100_000_u32 {
+        let stream = 2 * number + 1;
+        let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, GET_SLOW);
+        both.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+        if writer.write_all(&both).await.is_err() {
+            break;
+        }
+    }
+    drop(writer);
+    let told = told.await.expect("read to its end");
+    assert!(says_goodbye(&told));
+    let begun = begun.load(Relaxed);
+    assert!(begun < 100_000, "{begun} requests were begun");
+    let mut other = served.ask().await.expect("a place");
+    other.write_all(REQUEST).await.expect("written");
+    assert!(read_until(&mut other, "hello").await.contains("hello"));
+    drop(other);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let served = serving(hello(), 100).await;
+    let (mut reader, mut writer) = served.connect_http2().await.into_split();
+    let told = tokio::spawn(async move {
+        let mut told = Vec::new();
+        reader.read_to_end(&mut told).await.ok();
+        told
+    });
+    let opening = frame(HEADERS, END_STREAM, 1, GET_SLOW);
+    writer.write_all(&opening).await.expect("written");
+    // `x: ` and 4,000 letters, never indexed, which a decoder has to look at each time.
+    let mut field = vec![0x00, 0x01, b'x', 0x7f, 0xa1, 0x1e];
+    field.extend([b'a'; 4_000]);
+    let mut sent = 0_usize;
+    while sent < CONTINUED_MAX_BYTES {
+        let more = frame(CONTINUATION, 0, 1, &field);
+        if writer.write_all(&more).await.is_err() {
+            break;
+        }
+        sent += more.len();
+    }
+    drop(writer);
+    let told = told.await.expect("read to its end");
+    assert!(
+        says_goodbye(&told) || sent < CONTINUED_MAX_BYTES,
+        "{sent} bytes were taken"
+    );
+    served.end().await;
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+/// GET, http, `/slow`, `x`: the first two by their places in HPACK's table.
+const GET_SLOW: &[u8] = b"\x82\x86\x04\x05/slow\x01\x01x";
+/// What no head of ours needs.
+const CONTINUED_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Whether one of these frames ends the connection.
+fn says_goodbye(mut frames: &[u8]) -> bool {
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {
+        if *kind == GOAWAY {
+            return true;
+        }
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        frames = rest.get(length..).unwrap_or_default();
+    }
+    false
 }
 
 #[tokio::test(start_paused = true)]
