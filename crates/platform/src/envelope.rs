@@ -12,6 +12,8 @@
 //!
 //! What has to be found again is found by its [`BlindIndex`].
 
+pub mod subject_keys;
+
 use std::fmt;
 
 use chacha20poly1305::{

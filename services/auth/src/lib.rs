@@ -94,7 +94,11 @@ pub async fn build(
         .revocations
         .clone()
         .keep_reading(parts.context.clone());
-    let wrapping = vault::keep_wrapping(parts.context.clone(), parts.vault.envelope.clone());
+    let envelope = parts.vault.envelope.clone();
+    let wrapping = envelope.keep_wrapping(
+        parts.context.database.clone(),
+        parts.context.shutdown.clone(),
+    );
     let life = parts.minter.key_life();
     let turning = parts
         .signer

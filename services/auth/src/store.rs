@@ -1,17 +1,23 @@
-//! Every statement on accounts, sessions and signing keys.
+//! Every statement: on accounts here, on sessions, guesses and signing keys in files of their own.
+
+mod guess;
+mod session;
+mod signing_key;
 
 use holdfast_kernel::{Id, Timestamp, id};
-use holdfast_platform::envelope::WrappedKey;
+use holdfast_platform::envelope::{
+    WrappedKey,
+    subject_keys::{delete_key, insert_keys},
+};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+pub(crate) use {guess::*, session::*, signing_key::*};
+
 use crate::{
-    domain::{
-        Account, Applicant, Email, Ended, Guesses, Revocation, Session, SessionState, UserAgent,
-    },
+    domain::{Account, Applicant, Email},
     error::AuthError,
-    keys::{KeyState, PublicKey, SealedKey},
     vault::{AtRest, Vault},
 };
 
@@ -102,7 +108,7 @@ pub(crate) async fn record_machines(
     .bind(attempts)
     .execute(&mut *db)
     .await?;
-    insert_keys(db, keys).await
+    Ok(insert_keys(db, keys).await?)
 }
 
 /// Completes accounts whose profiles are written, each as long as this attempt is still the one on its way; gives
@@ -245,31 +251,8 @@ pub(crate) async fn erase_account(
         .bind(account.user.uuid())
         .execute(&mut *db)
         .await?;
-    sqlx::query("DELETE FROM subject_key WHERE subject = $1")
-        .bind(account.user.uuid())
-        .execute(db)
-        .await?;
+    delete_key(db, account.user.uuid()).await?;
     Ok(())
-}
-
-/// Ends every open session of this account, but the one that is `kept`.
-pub(crate) async fn end_sessions(
-    db: &mut PgConnection,
-    user: Id<id::User>,
-    kept: Option<Id<id::Session>>,
-    now: Timestamp,
-) -> Result<Vec<Ended>, AuthError> {
-    let ended: Vec<(Uuid, jiff_sqlx::Timestamp)> = sqlx::query_as(
-        "UPDATE session SET state = 'logged_out'
-         WHERE account_id = $1 AND state = 'open' AND expires_at > $2 AND id IS DISTINCT FROM $3
-         RETURNING id, expires_at",
-    )
-    .bind(user.uuid())
-    .bind(now.to_sqlx())
-    .bind(kept.map(Id::uuid))
-    .fetch_all(db)
-    .await?;
-    Ok(ended.into_iter().map(read_ended).collect())
 }
 
 /// Puts another hash in place of the one that was checked.
@@ -304,439 +287,6 @@ pub(crate) async fn reset_account(
     Ok(())
 }
 
-/// Writes sessions that have just been opened.
-pub(crate) async fn insert_sessions(
-    db: &mut PgConnection,
-    sessions: &[Session],
-) -> Result<(), AuthError> {
-    let mut ids = Vec::with_capacity(sessions.len());
-    let mut users = Vec::with_capacity(sessions.len());
-    let mut opened = Vec::with_capacity(sessions.len());
-    let mut expires = Vec::with_capacity(sessions.len());
-    let mut agents = Vec::with_capacity(sessions.len());
-    for session in sessions {
-        ids.push(session.id.uuid());
-        users.push(session.user.uuid());
-        opened.push(session.opened_at.to_sqlx());
-        expires.push(session.expires_at.to_sqlx());
-        agents.push(session.user_agent.as_str());
-    }
-    sqlx::query(
-        "INSERT INTO session (id, account_id, state, turn, turned_at, opened_at, expires_at, user_agent)
-         SELECT id, account_id, 'open', 1, opened_at, opened_at, expires_at, user_agent
-         FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::text[])
-            AS opened (id, account_id, opened_at, expires_at, user_agent)",
-    )
-    .bind(ids)
-    .bind(users)
-    .bind(opened)
-    .bind(expires)
-    .bind(agents)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Forgets the sessions of this account whose lifetime is over: a login tidies up after those before it.
-pub(crate) async fn delete_expired_sessions(
-    db: &mut PgConnection,
-    user: Id<id::User>,
-    now: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query("DELETE FROM session WHERE account_id = $1 AND expires_at <= $2")
-        .bind(user.uuid())
-        .bind(now.to_sqlx())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// The session of this id, which nobody else changes until the transaction ends.
-pub(crate) async fn lock_session(
-    db: &mut PgConnection,
-    session: Id<id::Session>,
-) -> Result<Option<Session>, AuthError> {
-    let row: Option<SessionRow> = sqlx::query_as(
-        "SELECT id, account_id, state, turn, turned_at, opened_at, expires_at, user_agent
-         FROM session WHERE id = $1 FOR UPDATE",
-    )
-    .bind(session.uuid())
-    .fetch_optional(db)
-    .await?;
-    row.map(SessionRow::read).transpose()
-}
-
-/// The session of this id.
-pub(crate) async fn find_session(
-    db: &mut PgConnection,
-    session: Id<id::Session>,
-) -> Result<Option<Session>, AuthError> {
-    let row: Option<SessionRow> = sqlx::query_as(
-        "SELECT id, account_id, state, turn, turned_at, opened_at, expires_at, user_agent
-         FROM session WHERE id = $1",
-    )
-    .bind(session.uuid())
-    .fetch_optional(db)
-    .await?;
-    row.map(SessionRow::read).transpose()
-}
-
-/// The open sessions of this account, the latest used first, at most `limit`.
-pub(crate) async fn list_open_sessions(
-    db: &mut PgConnection,
-    user: Id<id::User>,
-    now: Timestamp,
-    limit: i64,
-) -> Result<Vec<Session>, AuthError> {
-    let rows: Vec<SessionRow> = sqlx::query_as(
-        "SELECT id, account_id, state, turn, turned_at, opened_at, expires_at, user_agent
-         FROM session WHERE account_id = $1 AND state = 'open' AND expires_at > $2
-         ORDER BY turned_at DESC, id LIMIT $3",
-    )
-    .bind(user.uuid())
-    .bind(now.to_sqlx())
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(SessionRow::read).collect()
-}
-
-/// Writes what may change of a locked session.
-pub(crate) async fn save_session(
-    db: &mut PgConnection,
-    session: &Session,
-) -> Result<(), AuthError> {
-    match session.state {
-        SessionState::Open { turn, turned_at } => {
-            sqlx::query("UPDATE session SET turn = $2, turned_at = $3 WHERE id = $1")
-                .bind(session.id.uuid())
-                .bind(turn)
-                .bind(turned_at.to_sqlx())
-                .execute(db)
-                .await?;
-        }
-        SessionState::LoggedOut | SessionState::Revoked => {
-            sqlx::query("UPDATE session SET state = $2 WHERE id = $1")
-                .bind(session.id.uuid())
-                .bind(state_word(session.state))
-                .execute(db)
-                .await?;
-        }
-    }
-    Ok(())
-}
-
-/// Ends a session of this account, if it is open.
-pub(crate) async fn log_out(
-    db: &mut PgConnection,
-    session: Id<id::Session>,
-    user: Id<id::User>,
-) -> Result<Option<Ended>, AuthError> {
-    let ended: Option<(Uuid, jiff_sqlx::Timestamp)> = sqlx::query_as(
-        "UPDATE session SET state = 'logged_out' WHERE id = $1 AND account_id = $2 AND state = 'open'
-         RETURNING id, expires_at",
-    )
-    .bind(session.uuid())
-    .bind(user.uuid())
-    .fetch_optional(db)
-    .await?;
-    Ok(ended.map(read_ended))
-}
-
-/// Writes down that access tokens of these sessions are dead, to be told in the order of commits.
-pub(crate) async fn insert_revocations(
-    db: &mut PgConnection,
-    revoked: &[Revocation],
-) -> Result<(), AuthError> {
-    if revoked.is_empty() {
-        return Ok(());
-    }
-    let last: i64 =
-        sqlx::query_scalar("UPDATE revocation_counter SET last = last + $1 RETURNING last")
-            .bind(revoked.len() as i64)
-            .fetch_one(&mut *db)
-            .await?;
-    let (sessions, dead): (Vec<Uuid>, Vec<_>) = revoked
-        .iter()
-        .map(|revocation| (revocation.session.uuid(), revocation.dead_at.to_sqlx()))
-        .unzip();
-    sqlx::query(
-        "INSERT INTO revocation (number, session_id, dead_at)
-         SELECT $1 + place, session_id, dead_at
-         FROM unnest($2::uuid[], $3::timestamptz[]) WITH ORDINALITY AS revoked (session_id, dead_at, place)",
-    )
-    .bind(last - revoked.len() as i64)
-    .bind(sessions)
-    .bind(dead)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Revocations numbered above `after` that matter still, in the order of their numbers, at most `limit`.
-pub(crate) async fn list_revocations(
-    db: &mut PgConnection,
-    after: i64,
-    now: Timestamp,
-    limit: i64,
-) -> Result<Vec<(i64, Revocation)>, AuthError> {
-    let rows: Vec<(i64, Uuid, jiff_sqlx::Timestamp)> = sqlx::query_as(
-        "SELECT number, session_id, dead_at FROM revocation
-         WHERE number > $1 AND dead_at > $2 ORDER BY number LIMIT $3",
-    )
-    .bind(after)
-    .bind(now.to_sqlx())
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    let read = |(number, session, dead_at): (i64, Uuid, jiff_sqlx::Timestamp)| {
-        let (session, dead_at) = (Id::new(session), dead_at.into());
-        (number, Revocation { session, dead_at })
-    };
-    Ok(rows.into_iter().map(read).collect())
-}
-
-/// Forgets revocations of sessions whose access tokens are all dead by themselves.
-pub(crate) async fn prune_revocations(
-    db: &mut PgConnection,
-    now: Timestamp,
-) -> Result<u64, AuthError> {
-    let done = sqlx::query("DELETE FROM revocation WHERE dead_at <= $1")
-        .bind(now.to_sqlx())
-        .execute(db)
-        .await?;
-    Ok(done.rows_affected())
-}
-
-/// How often somebody guessed wrong under this key.
-pub(crate) async fn find_guesses(
-    db: &mut PgConnection,
-    key: &[u8; 32],
-) -> Result<Option<Guesses>, AuthError> {
-    let row: Option<(i32, jiff_sqlx::Timestamp)> =
-        sqlx::query_as("SELECT failures, failed_at FROM guessing WHERE key = $1")
-            .bind(key)
-            .fetch_optional(db)
-            .await?;
-    Ok(row.map(|(failures, failed_at)| Guesses {
-        failures,
-        failed_at: failed_at.into(),
-    }))
-}
-
-/// Takes the one try that had to be waited for, if nobody has taken it since `seen`.
-pub(crate) async fn take_guess(
-    db: &mut PgConnection,
-    key: &[u8; 32],
-    seen: &Guesses,
-    now: Timestamp,
-) -> Result<bool, AuthError> {
-    let next = seen.after(now);
-    let done = sqlx::query(
-        "UPDATE guessing SET failures = $2, failed_at = $3 WHERE key = $1 AND failures = $4",
-    )
-    .bind(key)
-    .bind(next.failures)
-    .bind(next.failed_at.to_sqlx())
-    .bind(seen.failures)
-    .execute(db)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Counts a wrong password; those before `forgotten` count no more.
-pub(crate) async fn count_guess(
-    db: &mut PgConnection,
-    key: &[u8; 32],
-    now: Timestamp,
-    forgotten: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query(
-        "INSERT INTO guessing (key, failures, failed_at) VALUES ($1, 1, $2)
-         ON CONFLICT (key) DO UPDATE SET failed_at = excluded.failed_at,
-            failures = CASE WHEN guessing.failed_at <= $3 THEN 1 ELSE guessing.failures + 1 END",
-    )
-    .bind(key)
-    .bind(now.to_sqlx())
-    .bind(forgotten.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Forgets the wrong passwords under this key.
-pub(crate) async fn forgive_guesses(
-    db: &mut PgConnection,
-    key: &[u8; 32],
-) -> Result<(), AuthError> {
-    sqlx::query("DELETE FROM guessing WHERE key = $1")
-        .bind(key)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Forgets wrong passwords that were the last of their kind before `forgotten`, some of them: whoever guesses wrong tidies
-/// up, and waits for nobody who does the same.
-pub(crate) async fn forget_guesses(
-    db: &mut PgConnection,
-    forgotten: Timestamp,
-    limit: i64,
-) -> Result<(), AuthError> {
-    let done = sqlx::query(
-        "DELETE FROM guessing WHERE key IN (
-            SELECT key FROM guessing WHERE failed_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)",
-    );
-    done.bind(forgotten.to_sqlx())
-        .bind(limit)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Whether this account was logged in to from this place since `since`.
-pub(crate) async fn is_familiar(
-    db: &mut PgConnection,
-    user: Id<id::User>,
-    place: &[u8; 32],
-    since: Timestamp,
-) -> Result<bool, AuthError> {
-    let found = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM familiar_place WHERE account_id = $1 AND place = $2 AND seen_at > $3)",
-    );
-    let found = found.bind(user.uuid()).bind(place).bind(since.to_sqlx());
-    Ok(found.fetch_one(db).await?)
-}
-
-/// Notes that this account was logged in to from this place, and forgets places not seen since `forgotten`.
-pub(crate) async fn note_familiar(
-    db: &mut PgConnection,
-    user: Id<id::User>,
-    place: &[u8; 32],
-    now: Timestamp,
-    forgotten: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query("DELETE FROM familiar_place WHERE account_id = $1 AND seen_at <= $2")
-        .bind(user.uuid())
-        .bind(forgotten.to_sqlx())
-        .execute(&mut *db)
-        .await?;
-    sqlx::query(
-        "INSERT INTO familiar_place (account_id, place, seen_at) VALUES ($1, $2, $3)
-         ON CONFLICT (account_id, place) DO UPDATE SET seen_at = excluded.seen_at",
-    )
-    .bind(user.uuid())
-    .bind(place)
-    .bind(now.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Writes a signing key, unless there is one in that state already.
-pub(crate) async fn insert_key_if_missing(
-    db: &mut PgConnection,
-    key: &SealedKey,
-    state: KeyState,
-    now: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query(
-        "INSERT INTO signing_key (id, public_key, sealed_private_key, state, created_at, activated_at)
-         VALUES ($1, $2, $3, $4, $5::timestamptz, CASE WHEN $4 = 'active' THEN $5::timestamptz END)
-         ON CONFLICT (state) WHERE state <> 'retired' DO NOTHING",
-    )
-    .bind(&key.public.id)
-    .bind(&key.public.bytes)
-    .bind(&key.sealed_private)
-    .bind(state.as_str())
-    .bind(now.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// The key that signs.
-pub(crate) async fn find_active_key(db: &mut PgConnection) -> Result<Option<SealedKey>, AuthError> {
-    let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-        "SELECT id, public_key, sealed_private_key FROM signing_key WHERE state = 'active'",
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(|(id, bytes, sealed_private)| SealedKey {
-        public: PublicKey { id, bytes },
-        sealed_private,
-    }))
-}
-
-/// Since when the active key signs; it stays so until the transaction ends.
-pub(crate) async fn lock_active_key(db: &mut PgConnection) -> Result<Option<Timestamp>, AuthError> {
-    let since: Option<jiff_sqlx::Timestamp> = sqlx::query_scalar(
-        "SELECT coalesce(activated_at, created_at) FROM signing_key WHERE state = 'active' FOR UPDATE",
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(since.map(Timestamp::from))
-}
-
-/// Since when the next key is published.
-pub(crate) async fn find_next_key(db: &mut PgConnection) -> Result<Option<Timestamp>, AuthError> {
-    let since: Option<jiff_sqlx::Timestamp> =
-        sqlx::query_scalar("SELECT created_at FROM signing_key WHERE state = 'next'")
-            .fetch_optional(db)
-            .await?;
-    Ok(since.map(Timestamp::from))
-}
-
-/// The active key signs no more; its private half is gone.
-pub(crate) async fn retire_active_key(
-    db: &mut PgConnection,
-    now: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query(
-        "UPDATE signing_key SET state = 'retired', retired_at = $1, sealed_private_key = NULL WHERE state = 'active'",
-    )
-    .bind(now.to_sqlx())
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// The next key signs from now on.
-pub(crate) async fn activate_next_key(
-    db: &mut PgConnection,
-    now: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query("UPDATE signing_key SET state = 'active', activated_at = $1 WHERE state = 'next'")
-        .bind(now.to_sqlx())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// Takes back keys that were retired before `before`: nothing lives that they signed.
-pub(crate) async fn delete_retired_keys(
-    db: &mut PgConnection,
-    before: Timestamp,
-) -> Result<(), AuthError> {
-    sqlx::query("DELETE FROM signing_key WHERE state = 'retired' AND retired_at < $1")
-        .bind(before.to_sqlx())
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// The public halves of all keys whose tokens may be alive or soon will be, oldest first.
-pub(crate) async fn list_public_keys(db: &mut PgConnection) -> Result<Vec<PublicKey>, AuthError> {
-    let rows: Vec<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT id, public_key FROM signing_key ORDER BY created_at, id")
-            .fetch_all(db)
-            .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, bytes)| PublicKey { id, bytes })
-        .collect())
-}
-
 /// Accounts whose e-mail lies in the clear, complete or not, which nobody else changes until the transaction ends, at most
 /// `limit`.
 pub(crate) async fn lock_plain_accounts(
@@ -766,19 +316,7 @@ pub(crate) async fn seal_email(
     email: &Email,
 ) -> Result<(), AuthError> {
     let subject = user.uuid();
-    let found: Option<(i32, Vec<u8>)> =
-        sqlx::query_as("SELECT version, wrapped FROM subject_key WHERE subject = $1")
-            .bind(subject)
-            .fetch_optional(&mut *db)
-            .await?;
-    let key = if let Some((version, wrapped)) = found {
-        let wrapped = wrapped_key(version, wrapped);
-        vault.envelope.open_key(subject, &wrapped)?
-    } else {
-        let (key, wrapped) = vault.envelope.make_key(subject);
-        insert_keys(db, vec![(subject, wrapped)]).await?;
-        key
-    };
+    let key = vault.envelope.key_of(db, subject).await?;
     let at_rest = vault.lay(&key, email);
     sqlx::query("UPDATE account SET email = $2, sealed_email = $3, email_index = $4 WHERE id = $1")
         .bind(subject)
@@ -788,73 +326,6 @@ pub(crate) async fn seal_email(
         .execute(db)
         .await?;
     Ok(())
-}
-
-/// Keys that lie under a wrapping key older than `version`, which nobody else changes until the transaction ends, at
-/// most `limit`.
-pub(crate) async fn lock_old_keys(
-    db: &mut PgConnection,
-    version: u32,
-    limit: i64,
-) -> Result<Vec<(Uuid, WrappedKey)>, AuthError> {
-    let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
-        "SELECT subject, version, wrapped FROM subject_key WHERE version < $1
-         ORDER BY version, subject LIMIT $2 FOR UPDATE",
-    )
-    .bind(version as i32)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    let read = |(subject, version, wrapped)| (subject, wrapped_key(version, wrapped));
-    Ok(rows.into_iter().map(read).collect())
-}
-
-/// Puts a locked key under another wrapping key.
-pub(crate) async fn save_key(
-    db: &mut PgConnection,
-    subject: Uuid,
-    key: &WrappedKey,
-) -> Result<(), AuthError> {
-    sqlx::query("UPDATE subject_key SET version = $2, wrapped = $3 WHERE subject = $1")
-        .bind(subject)
-        .bind(key.version as i32)
-        .bind(&key.bytes)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-async fn insert_keys(
-    db: &mut PgConnection,
-    keys: Vec<(Uuid, WrappedKey)>,
-) -> Result<(), AuthError> {
-    let mut subjects = Vec::with_capacity(keys.len());
-    let mut versions = Vec::with_capacity(keys.len());
-    let mut wrapped = Vec::with_capacity(keys.len());
-    for (subject, key) in keys {
-        subjects.push(subject);
-        versions.push(key.version as i32);
-        wrapped.push(key.bytes);
-    }
-    sqlx::query(
-        "INSERT INTO subject_key (subject, version, wrapped)
-         SELECT subject, version, wrapped
-         FROM unnest($1::uuid[], $2::integer[], $3::bytea[]) AS made (subject, version, wrapped)",
-    )
-    .bind(subjects)
-    .bind(versions)
-    .bind(wrapped)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-fn wrapped_key(version: i32, bytes: Vec<u8>) -> WrappedKey {
-    WrappedKey {
-        // The column's check holds it above 0.
-        version: version as u32,
-        bytes,
-    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -879,7 +350,7 @@ impl AccountRow {
         })?;
         let key = match self.key_version.zip(self.wrapped) {
             Some((version, wrapped)) => {
-                let wrapped = wrapped_key(version, wrapped);
+                let wrapped = WrappedKey::in_columns(version, wrapped);
                 Some(vault.envelope.open_key(self.id, &wrapped)?)
             }
             None => None,
@@ -901,56 +372,5 @@ impl AccountRow {
             created_at: self.created_at.into(),
             news: self.news,
         })
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct SessionRow {
-    id: Uuid,
-    account_id: Uuid,
-    state: String,
-    turn: i64,
-    turned_at: jiff_sqlx::Timestamp,
-    opened_at: jiff_sqlx::Timestamp,
-    expires_at: jiff_sqlx::Timestamp,
-    user_agent: String,
-}
-
-impl SessionRow {
-    fn read(self) -> Result<Session, AuthError> {
-        let id = Id::new(self.id);
-        let open = SessionState::Open {
-            turn: self.turn,
-            turned_at: self.turned_at.into(),
-        };
-        let state = [open, SessionState::LoggedOut, SessionState::Revoked]
-            .into_iter()
-            .find(|state| state_word(*state) == self.state)
-            .ok_or_else(|| {
-                AuthError::Unreadable(format!("session.state of {id}: {:?}", self.state))
-            })?;
-        Ok(Session {
-            id,
-            user: Id::new(self.account_id),
-            state,
-            opened_at: self.opened_at.into(),
-            expires_at: self.expires_at.into(),
-            user_agent: UserAgent::cut(&self.user_agent),
-        })
-    }
-}
-
-fn read_ended((session, expires_at): (Uuid, jiff_sqlx::Timestamp)) -> Ended {
-    Ended {
-        session: Id::new(session),
-        expires_at: expires_at.into(),
-    }
-}
-
-fn state_word(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Open { .. } => "open",
-        SessionState::LoggedOut => "logged_out",
-        SessionState::Revoked => "revoked",
     }
 }

@@ -3,11 +3,9 @@
 //! A row of the version before lies in the clear. A process that starts seals those first, a batch a transaction, unless
 //! processes of that version still run beside it (`plain_personal_data`): they could not read what they find.
 
-use std::time::Duration;
-
 use holdfast_platform::{
     database,
-    envelope::{BlindIndex, Envelope, SubjectKey, Unopened, WrappedKey},
+    envelope::{BlindIndex, Envelope, SubjectKey, Unopened},
     service::{Context, StartError},
 };
 
@@ -16,10 +14,8 @@ use crate::{Settings, domain::Email, error::AuthError, store};
 const PURPOSE: &str = "auth personal data";
 const INDEX_PURPOSE: &str = "auth e-mail index 1";
 const EMAIL: &str = "account.email";
-/// Rows sealed, and keys wrapped anew, in one transaction.
+/// Rows sealed in one transaction.
 const BATCH_MAX_ROWS: i64 = 500;
-/// How often keys are looked for that lie under an old wrapping key.
-const WRAP_INTERVAL_SECS: u64 = 60 * 60;
 
 /// Seals and opens what lies in the tables.
 #[derive(Clone)]
@@ -110,39 +106,6 @@ pub(crate) async fn seal_rows(context: &Context, vault: &Vault) -> Result<(), Au
                 tracing::info!(sealed, "sealed e-mails that lay in the clear");
             }
             return Ok(());
-        }
-    }
-}
-
-/// Wraps keys that lie under an old wrapping key under the new one, until shutdown.
-pub(crate) async fn keep_wrapping(context: Context, envelope: Envelope) {
-    let mut looks = tokio::time::interval(Duration::from_secs(WRAP_INTERVAL_SECS));
-    loop {
-        tokio::select! {
-            () = context.shutdown.cancelled() => return,
-            _ = looks.tick() => {}
-        }
-        match wrap_anew(&context, &envelope).await {
-            Ok(0) => {}
-            Ok(keys) => tracing::info!(keys, "wrapped keys of persons anew"),
-            Err(error) => tracing::warn!(%error, "cannot wrap keys of persons anew"),
-        }
-    }
-}
-
-async fn wrap_anew(context: &Context, envelope: &Envelope) -> Result<usize, AuthError> {
-    let mut wrapped = 0;
-    loop {
-        let mut tx = database::begin(&context.database).await?;
-        let keys = store::lock_old_keys(&mut tx, envelope.version(), BATCH_MAX_ROWS).await?;
-        for (subject, old) in &keys {
-            let new: WrappedKey = envelope.rewrap(*subject, old)?;
-            store::save_key(&mut tx, *subject, &new).await?;
-        }
-        database::commit(tx).await?;
-        wrapped += keys.len();
-        if keys.is_empty() {
-            return Ok(wrapped);
         }
     }
 }

@@ -58,7 +58,8 @@ pub async fn build(settings: &Settings, context: Context) -> Result<Service, Sta
         })?;
     let verifier = context.verifier.clone();
     let consumers = messages::consumers(context.clock.clone());
-    let wrapping = vault::keep_wrapping(context.clone(), vault.envelope.clone());
+    let envelope = vault.envelope.clone();
+    let wrapping = envelope.keep_wrapping(context.database.clone(), context.shutdown.clone());
     let server = UsersServiceServer::new(api::Api::new(context, vault));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     let mut service = Service::new("users", routes);

@@ -1,7 +1,10 @@
-//! Every statement on profiles and on the keys under which they lie.
+//! Every statement on profiles and addresses.
 
 use holdfast_kernel::{Id, Timestamp, id};
-use holdfast_platform::envelope::{SubjectKey, WrappedKey};
+use holdfast_platform::envelope::{
+    SubjectKey, WrappedKey,
+    subject_keys::{delete_key, insert_keys},
+};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -41,7 +44,7 @@ pub(crate) async fn insert_profile(
     .await?;
     let is_new = done.rows_affected() == 1;
     if is_new {
-        insert_key(db, profile.user.uuid(), &wrapped).await?;
+        insert_keys(db, vec![(profile.user.uuid(), wrapped)]).await?;
     }
     Ok(is_new)
 }
@@ -118,7 +121,7 @@ pub(crate) async fn save_profile(
     vault: &Vault,
     profile: &Profile,
 ) -> Result<(), UsersError> {
-    let key = key_of(db, vault, profile.user.uuid()).await?;
+    let key = vault.envelope.key_of(db, profile.user.uuid()).await?;
     let email = vault.lay(&key, EMAIL, &profile.email);
     let name = vault.lay(&key, NAME, profile.name.as_str());
     sqlx::query(
@@ -159,10 +162,7 @@ pub(crate) async fn erase_person(
             .bind(user.uuid())
             .execute(&mut *db)
             .await?;
-        sqlx::query("DELETE FROM subject_key WHERE subject = $1")
-            .bind(user.uuid())
-            .execute(db)
-            .await?;
+        delete_key(db, user.uuid()).await?;
     }
     Ok(version)
 }
@@ -233,7 +233,7 @@ pub(crate) async fn insert_address(
     vault: &Vault,
     address: &Address,
 ) -> Result<(), UsersError> {
-    let key = key_of(db, vault, address.user.uuid()).await?;
+    let key = vault.envelope.key_of(db, address.user.uuid()).await?;
     sqlx::query(
         "INSERT INTO address (id, user_id, sealed, created_at, version) VALUES ($1, $2, $3, $4, $5)",
     )
@@ -253,7 +253,7 @@ pub(crate) async fn save_address(
     vault: &Vault,
     address: &Address,
 ) -> Result<(), UsersError> {
-    let key = key_of(db, vault, address.user.uuid()).await?;
+    let key = vault.envelope.key_of(db, address.user.uuid()).await?;
     sqlx::query("UPDATE address SET sealed = $2, version = $3 WHERE id = $1")
         .bind(address.id.uuid())
         .bind(seal(&key, &address.postal))
@@ -273,82 +273,6 @@ pub(crate) async fn delete_address(
         .execute(db)
         .await?;
     Ok(())
-}
-
-/// Keys that lie under a wrapping key older than `version`, which nobody else changes until the transaction ends, at
-/// most `limit`.
-pub(crate) async fn lock_old_keys(
-    db: &mut PgConnection,
-    version: u32,
-    limit: i64,
-) -> Result<Vec<(Uuid, WrappedKey)>, UsersError> {
-    let rows: Vec<(Uuid, i32, Vec<u8>)> = sqlx::query_as(
-        "SELECT subject, version, wrapped FROM subject_key WHERE version < $1
-         ORDER BY version, subject LIMIT $2 FOR UPDATE",
-    )
-    .bind(version as i32)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    let read = |(subject, version, wrapped)| (subject, wrapped_key(version, wrapped));
-    Ok(rows.into_iter().map(read).collect())
-}
-
-/// Puts a locked key under another wrapping key.
-pub(crate) async fn save_key(
-    db: &mut PgConnection,
-    subject: Uuid,
-    key: &WrappedKey,
-) -> Result<(), UsersError> {
-    sqlx::query("UPDATE subject_key SET version = $2, wrapped = $3 WHERE subject = $1")
-        .bind(subject)
-        .bind(key.version as i32)
-        .bind(&key.bytes)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-/// The key of a person, made when there is none.
-async fn key_of(
-    db: &mut PgConnection,
-    vault: &Vault,
-    subject: Uuid,
-) -> Result<SubjectKey, UsersError> {
-    let found: Option<(i32, Vec<u8>)> =
-        sqlx::query_as("SELECT version, wrapped FROM subject_key WHERE subject = $1")
-            .bind(subject)
-            .fetch_optional(&mut *db)
-            .await?;
-    if let Some((version, wrapped)) = found {
-        let wrapped = wrapped_key(version, wrapped);
-        return Ok(vault.envelope.open_key(subject, &wrapped)?);
-    }
-    let (key, wrapped) = vault.envelope.make_key(subject);
-    insert_key(db, subject, &wrapped).await?;
-    Ok(key)
-}
-
-async fn insert_key(
-    db: &mut PgConnection,
-    subject: Uuid,
-    key: &WrappedKey,
-) -> Result<(), UsersError> {
-    sqlx::query("INSERT INTO subject_key (subject, version, wrapped) VALUES ($1, $2, $3)")
-        .bind(subject)
-        .bind(key.version as i32)
-        .bind(&key.bytes)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-fn wrapped_key(version: i32, bytes: Vec<u8>) -> WrappedKey {
-    WrappedKey {
-        // The column's check holds it above 0.
-        version: version as u32,
-        bytes,
-    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -375,7 +299,7 @@ impl Row {
         let user = Id::new(self.user_id);
         let key = match self.key_version.zip(self.wrapped) {
             Some((version, wrapped)) => {
-                let wrapped = wrapped_key(version, wrapped);
+                let wrapped = WrappedKey::in_columns(version, wrapped);
                 Some(vault.envelope.open_key(self.user_id, &wrapped)?)
             }
             None => None,
@@ -426,7 +350,7 @@ struct AddressRow {
 
 impl AddressRow {
     fn read(self, vault: &Vault) -> Result<Address, UsersError> {
-        let wrapped = wrapped_key(self.key_version, self.wrapped);
+        let wrapped = WrappedKey::in_columns(self.key_version, self.wrapped);
         let key = vault.envelope.open_key(self.user_id, &wrapped)?;
         let text = key.open(ADDRESS, &self.sealed)?;
         let postal = serde_json::from_str(&text).map_err(|_| {
