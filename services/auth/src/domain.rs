@@ -5,9 +5,12 @@ use std::time::Duration;
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::identity::Role;
 use jiff::SignedDuration;
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
 
 use crate::error::AuthError;
+
+/// The account under which commands of the machine's owner act.
+pub(crate) const OWNER: Uuid = uuid!("01976b1e-0000-7000-8000-000000000001");
 
 /// An e-mail address in the one form in which it is kept and compared: trimmed, lower case, ASCII.
 ///
@@ -197,7 +200,7 @@ impl Account {
         role: Role,
         admin: Id<id::User>,
     ) -> Result<Option<Self>, AuthError> {
-        self.not_own(admin)?;
+        self.may_be_changed_by(admin)?;
         Ok((self.role != role).then(|| Self {
             role,
             ..self.clone()
@@ -212,7 +215,7 @@ impl Account {
         is_active: bool,
         admin: Id<id::User>,
     ) -> Result<Option<Self>, AuthError> {
-        self.not_own(admin)?;
+        self.may_be_changed_by(admin)?;
         Ok((self.is_active != is_active).then(|| Self {
             is_active,
             news: self.news + i64::from(!is_active),
@@ -222,7 +225,7 @@ impl Account {
 
     /// The account as its erasure is told, by the hand of `admin`.
     pub(crate) fn erased(&self, admin: Id<id::User>) -> Result<Self, AuthError> {
-        self.not_own(admin)?;
+        self.may_be_changed_by(admin)?;
         Ok(Self {
             is_active: false,
             news: self.news + 1,
@@ -230,10 +233,13 @@ impl Account {
         })
     }
 
-    /// An admin who shuts himself out may be the last one.
-    fn not_own(&self, admin: Id<id::User>) -> Result<(), AuthError> {
+    /// An admin who shuts himself out may be the last one; and who has the machine has this account, whatever it says.
+    fn may_be_changed_by(&self, admin: Id<id::User>) -> Result<(), AuthError> {
         if self.user == admin {
             return Err(AuthError::OwnAccount);
+        }
+        if self.user == Id::new(OWNER) {
+            return Err(AuthError::OwnersAccount);
         }
         Ok(())
     }

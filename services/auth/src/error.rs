@@ -38,6 +38,8 @@ pub(crate) enum AuthError {
     RoleRefused(#[from] InvalidRole),
     #[error("this is your own account; let another admin do that")]
     OwnAccount,
+    #[error("this is the account of the machine's owner; nobody changes it")]
+    OwnersAccount,
     #[error(transparent)]
     Page(#[from] InvalidPage),
     #[error("no such session")]
@@ -94,6 +96,7 @@ impl From<AuthError> for Fault {
             AuthError::UserIdRefused { .. } => Fault::invalid("user_id", text),
             AuthError::RoleRefused(_) => Fault::invalid("role", text),
             AuthError::OwnAccount => Fault::new(FaultCode::Conflict, "OWN_ACCOUNT", text),
+            AuthError::OwnersAccount => Fault::new(FaultCode::Conflict, "OWNERS_ACCOUNT", text),
             AuthError::Page(_) => Fault::invalid("page", text),
             AuthError::UnknownSession => Fault::new(FaultCode::NotFound, "UNKNOWN_SESSION", text),
             AuthError::SessionIdRefused { .. } => Fault::invalid("session_id", text),

@@ -10,11 +10,11 @@ use holdfast_platform::{
     service::{Context, StartError},
 };
 use tokio::task::{JoinError, JoinSet};
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
 use crate::{
     Parts, Peers, Settings,
-    domain::{Applicant, Email, Session, UserAgent},
+    domain::{Applicant, Email, OWNER, Session, UserAgent},
     error::AuthError,
     registration::{self, Registration},
     store,
@@ -24,8 +24,6 @@ use crate::{
 pub const MINT_MAX_ACCOUNTS: u32 = 100_000;
 
 const MINT_BATCH_ACCOUNTS: u32 = 500;
-/// The account under which commands of the machine's owner act.
-const OWNER: Uuid = uuid!("01976b1e-0000-7000-8000-000000000001");
 const MINT_MAX_CALLS: usize = 8;
 
 /// Makes accounts beside the door. Whoever holds the secret and the database may.

@@ -70,6 +70,7 @@ pub const REASONS: &[Reason] = &[
     reason("REFRESH_REUSED", 401, "refresh_reused", "The refresh token was used before; its session is ended."),
     reason("WRONG_PASSWORD", 422, "wrong_password", "The current password is wrong."),
     reason("OWN_ACCOUNT", 409, "own_account", "Nobody does this to the own account."),
+    reason("OWNERS_ACCOUNT", 409, "owners_account", "Nobody changes the account under which the machine's owner acts."),
     reason("UNKNOWN_SESSION", 404, "unknown_session", "There is no such session."),
     // users
     reason("UNKNOWN_USER", 404, "unknown_user", "There is no such user."),

@@ -54,3 +54,25 @@ async fn ensuring_an_account_makes_it_once_and_then_sets_password_and_role() {
     let tokens = world.login(ADA, other).await.expect("logged in");
     assert_eq!(world.claims(&tokens.access_token).await.role, Role::Admin);
 }
+
+#[tokio::test]
+async fn commands_of_the_owner_act_under_one_account_that_no_admin_changes() {
+    let world = World::new().await;
+    let operator = world.operator().await;
+    let first = operator.own_token().await.expect("an account");
+    let again = operator.own_token().await.expect("the same account");
+    let claims = world.claims(&first).await;
+    assert_eq!(claims.sub, world.claims(&again).await.sub);
+    assert_eq!(claims.role, Role::Admin);
+
+    let admin = world.somebody(Role::Admin).await;
+    let owner = claims.sub.to_string();
+    for refused in [
+        world.set_role(&admin, &owner, "user").await.err(),
+        world.set_active(&admin, &owner, false).await.err(),
+        world.erase(&admin, &owner).await.err(),
+    ] {
+        assert_eq!(refused.expect("nobody may").reason(), "OWNERS_ACCOUNT");
+    }
+    assert!(world.is_open(&claims.sid.to_string()).await);
+}
