@@ -59,7 +59,7 @@ schemathesis: packages
 # Feeds what we read from outside with whatever a fuzzer thinks of, FUZZ_SECS each. Needs a nightly compiler and cargo-fuzz
 # (`cargo install cargo-fuzz --locked`); what is worth keeping goes to fuzz/corpus, which `make test` replays.
 FUZZ_SECS ?= 60
-FUZZED = product_file cursor authorization
+FUZZED = product_file cursor authorization webhook_url
 fuzz: packages
 	cp Cargo.lock fuzz/Cargo.lock
 	for target in $(FUZZED); do cargo +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECS) || exit 1; done

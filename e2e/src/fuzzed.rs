@@ -9,6 +9,9 @@ use holdfast_kernel::{
     page::{PageToken, read_token},
 };
 use holdfast_testkit::{FakeClock, Realm};
+use holdfast_webhooks::url::{self, Host};
+use http::Uri;
+use reqwest::Url;
 use serde_json::Value;
 
 /// More than the message of a refused file says of its faults.
@@ -50,4 +53,29 @@ pub fn authorization(bytes: &[u8]) {
         "{:?} was believed",
         String::from_utf8_lossy(bytes)
     );
+}
+
+/// A URL that messages are sent to is the same when it is read again, and names one machine and port to every reader.
+pub fn webhook_url(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(endpoint) = url::parse(&text) else {
+        return;
+    };
+    assert_eq!(url::parse(endpoint.as_str()).as_ref(), Ok(&endpoint));
+    let read = Url::parse(&text).expect("what is sent to is a URL");
+    assert_eq!(machine(read.host_str()), *endpoint.host(), "{text:?}");
+    assert_eq!(read.port_or_known_default(), Some(endpoint.port()));
+    assert!(read.username().is_empty() && read.password().is_none());
+    // Not every character that a URL may have is one to this reader.
+    if let Ok(read) = endpoint.as_str().parse::<Uri>() {
+        assert_eq!(machine(read.host()), *endpoint.host(), "{text:?}");
+    }
+}
+
+/// The machine that stands in a URL, addresses of IPv6 in brackets.
+fn machine(written: Option<&str>) -> Host {
+    let written = written.expect("a URL that is sent to has a host");
+    let inside = written.trim_start_matches('[').trim_end_matches(']');
+    let name = |_| Host::Name(written.to_ascii_lowercase());
+    inside.parse().map_or_else(name, Host::Address)
 }

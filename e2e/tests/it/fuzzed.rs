@@ -32,3 +32,8 @@ fn the_kept_cursors_lead_to_their_place_or_are_refused() {
 fn the_kept_authorizations_are_nobodys() {
     replay("authorization", fuzzed::authorization);
 }
+
+#[test]
+fn the_kept_urls_of_webhooks_name_one_machine_or_are_refused() {
+    replay("webhook_url", fuzzed::webhook_url);
+}
