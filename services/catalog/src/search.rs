@@ -17,7 +17,7 @@ use crate::{
         words::{Document, Query, Weight, folded_name},
     },
     error::CatalogError,
-    store::{self, Counted, Filter, Findable, Hit, Terms},
+    store::{self, Counted, Filter, Findable, Hit, Shelf, Terms},
 };
 
 /// Products of a result whose facets are counted.
@@ -268,9 +268,16 @@ async fn browse(
     limit: usize,
 ) -> Result<Vec<Hit>, CatalogError> {
     let (filter, place, limit) = (&wish.filter, wish.behind()?, limit as i64);
-    if wish.order() != Sort::Newest {
-        let sort = wish.order().as_str();
-        return store::browse_products(db, sort, filter, place.as_ref(), limit).await;
+    let shelf = match wish.order() {
+        // Without words nothing is more relevant than the newest.
+        Sort::Relevance | Sort::Newest => None,
+        Sort::Price => Some(Shelf::Cheapest),
+        Sort::PriceDown => Some(Shelf::Dearest),
+        Sort::Name => Some(Shelf::ByName),
+        Sort::Rating => Some(Shelf::BestRated),
+    };
+    if let Some(shelf) = shelf {
+        return store::browse_products(db, shelf, filter, place.as_ref(), limit).await;
     }
     let place = match place {
         Some(hit) => {

@@ -44,6 +44,15 @@ pub(crate) struct Terms {
     pub(crate) name: String,
 }
 
+/// An order in which products stand that nobody looks for by words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    ByName,
+    BestRated,
+    Cheapest,
+    Dearest,
+}
+
 /// A product's place in a list: the list goes up by rank, name and id.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Hit {
@@ -118,32 +127,76 @@ const NEWEST: &str = "
     ORDER BY p.created_at DESC, p.id DESC
     LIMIT $9";
 
-/// By price, name or rating.
-const BROWSE: &str = "
-    WITH hit AS (
-        SELECT p.id,
-               CASE $1
-                   WHEN 'price' THEN coalesce(pp.low, 0)
-                   WHEN '-price' THEN -coalesce(pp.low, 0)
-                   WHEN 'rating' THEN -p.rating
-                   ELSE 0
-               END::bigint AS rank,
-               left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name
-        FROM product p
-        LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($2::text, p.currency)
-        WHERE (p.status = 'published' OR $3) AND p.deleted_at IS NULL
-          AND ($2::text IS NULL OR pp.currency IS NOT NULL)
-          AND ($4::text[] IS NULL OR p.category = ANY ($4))
-          AND ($5::bigint IS NULL OR pp.low >= $5)
-          AND ($6::bigint IS NULL OR pp.low <= $6)
-          AND ($7::jsonb = '{}' OR EXISTS (
-              SELECT 1 FROM variant v
-              WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $7))
-    )
-    SELECT rank, name, id FROM hit
-    WHERE $8::bigint IS NULL OR (rank, name, id) > ($8, $9::text, $10::uuid)
-    ORDER BY rank, name, id
-    LIMIT $11";
+/// By name.
+const BY_NAME: &str = "
+    SELECT 0::bigint AS rank, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name, p.id
+    FROM product p
+    LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($1::text, p.currency)
+    WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+      AND ($1::text IS NULL OR pp.currency IS NOT NULL)
+      AND ($3::text[] IS NULL OR p.category = ANY ($3))
+      AND ($4::bigint IS NULL OR pp.low >= $4)
+      AND ($5::bigint IS NULL OR pp.low <= $5)
+      AND ($6::jsonb = '{}' OR EXISTS (
+          SELECT 1 FROM variant v
+          WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+      AND ($7::bigint IS NULL OR (left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id) > ($8::text, $9::uuid))
+    ORDER BY left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id
+    LIMIT $10";
+
+/// Best rated first, then by name.
+const BEST_RATED: &str = "
+    SELECT (-p.rating)::bigint AS rank, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name, p.id
+    FROM product p
+    LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($1::text, p.currency)
+    WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+      AND ($1::text IS NULL OR pp.currency IS NOT NULL)
+      AND ($3::text[] IS NULL OR p.category = ANY ($3))
+      AND ($4::bigint IS NULL OR pp.low >= $4)
+      AND ($5::bigint IS NULL OR pp.low <= $5)
+      AND ($6::jsonb = '{}' OR EXISTS (
+          SELECT 1 FROM variant v
+          WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+      AND ($7::bigint IS NULL
+           OR ((-p.rating)::bigint, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id) > ($7, $8::text, $9::uuid))
+    ORDER BY (-p.rating)::bigint, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id
+    LIMIT $10";
+
+/// Cheapest first, then by name. Every product that can be found has a price in its own currency.
+const CHEAPEST: &str = "
+    SELECT pp.low AS rank, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name, p.id
+    FROM product_price pp
+    JOIN product p ON p.id = pp.product_id
+                  AND (pp.currency = $1::text OR $1::text IS NULL AND pp.currency = p.currency)
+    WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+      AND ($3::text[] IS NULL OR p.category = ANY ($3))
+      AND ($4::bigint IS NULL OR pp.low >= $4)
+      AND ($5::bigint IS NULL OR pp.low <= $5)
+      AND ($6::jsonb = '{}' OR EXISTS (
+          SELECT 1 FROM variant v
+          WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+      AND ($7::bigint IS NULL
+           OR (pp.low >= $7 AND (pp.low, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id) > ($7, $8::text, $9::uuid)))
+    ORDER BY pp.low, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id
+    LIMIT $10";
+
+/// Dearest first, then by name. The rank is the price, negative.
+const DEAREST: &str = "
+    SELECT -pp.low AS rank, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\" AS name, p.id
+    FROM product_price pp
+    JOIN product p ON p.id = pp.product_id
+                  AND (pp.currency = $1::text OR $1::text IS NULL AND pp.currency = p.currency)
+    WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+      AND ($3::text[] IS NULL OR p.category = ANY ($3))
+      AND ($4::bigint IS NULL OR pp.low >= $4)
+      AND ($5::bigint IS NULL OR pp.low <= $5)
+      AND ($6::jsonb = '{}' OR EXISTS (
+          SELECT 1 FROM variant v
+          WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+      AND ($7::bigint IS NULL
+           OR (pp.low <= -$7::bigint AND (-pp.low, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id) > ($7, $8::text, $9::uuid)))
+    ORDER BY pp.low DESC, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id
+    LIMIT $10";
 
 /// Products that have the words, from behind `place` on, by `sort`.
 pub(crate) async fn search_products(
@@ -183,15 +236,21 @@ pub(crate) async fn newest_products(
         .await?)
 }
 
-/// Products by price, name or rating, from behind `place` on.
+/// Products in an order of their own, from behind `place` on.
 pub(crate) async fn browse_products(
     db: &mut PgConnection,
-    sort: &str,
+    shelf: Shelf,
     filter: &Filter,
     place: Option<&Hit>,
     limit: i64,
 ) -> Result<Vec<Hit>, CatalogError> {
-    Ok(narrowed(sqlx::query_as(BROWSE).bind(sort), filter)
+    let asked = match shelf {
+        Shelf::ByName => sqlx::query_as(BY_NAME),
+        Shelf::BestRated => sqlx::query_as(BEST_RATED),
+        Shelf::Cheapest => sqlx::query_as(CHEAPEST),
+        Shelf::Dearest => sqlx::query_as(DEAREST),
+    };
+    Ok(narrowed(asked, filter)
         .bind(place.map(|hit| hit.rank))
         .bind(place.map(|hit| hit.name.as_str()))
         .bind(place.map(|hit| hit.id))
@@ -290,29 +349,24 @@ pub(crate) async fn save_findable(
     let lowest = product.draft.lowest_prices();
     let currencies: Vec<&str> = lowest.keys().map(Currency::code).collect();
     let lows: Vec<i64> = lowest.values().copied().collect();
-    sqlx::query("DELETE FROM product_price WHERE product_id = $1 AND currency <> ALL ($2)")
-        .bind(product.id.uuid())
-        .bind(&currencies)
-        .execute(&mut *db)
-        .await?;
+    // Words in order, so that two who write the same ones never wait for each other in a circle.
     sqlx::query(
-        "INSERT INTO product_price (product_id, currency, low)
-         SELECT $1, currency, low FROM unnest($2::text[], $3::bigint[]) AS given (currency, low)
-         ON CONFLICT (product_id, currency) DO UPDATE SET low = excluded.low",
-    )
-    .bind(product.id.uuid())
-    .bind(currencies)
-    .bind(lows)
-    .execute(&mut *db)
-    .await?;
-    // In order, so that two who write the same words never wait for each other in a circle.
-    sqlx::query(
-        "INSERT INTO word (word)
-         SELECT given FROM unnest($1::text[]) AS given
+        "WITH gone AS (
+             DELETE FROM product_price WHERE product_id = $1 AND currency <> ALL ($2)
+         ), priced AS (
+             INSERT INTO product_price (product_id, currency, low)
+             SELECT $1, currency, low FROM unnest($2::text[], $3::bigint[]) AS given (currency, low)
+             ON CONFLICT (product_id, currency) DO UPDATE SET low = excluded.low
+         )
+         INSERT INTO word (word)
+         SELECT given FROM unnest($4::text[]) AS given
          WHERE NOT EXISTS (SELECT 1 FROM word WHERE word = given COLLATE \"C\")
          ORDER BY given COLLATE \"C\"
          ON CONFLICT DO NOTHING",
     )
+    .bind(product.id.uuid())
+    .bind(currencies)
+    .bind(lows)
     .bind(&findable.words)
     .execute(db)
     .await?;
@@ -394,7 +448,9 @@ mod tests {
                '2026-01-01'::timestamptz + n * interval '1 s', 1,
                to_tsvector('simple', 'thing w' || n % 500 || ' x' || n), 'thing ' || n, true
         FROM generate_series(1, 10000) AS n;
-        INSERT INTO product_price (product_id, currency, low) SELECT id, 'JPY', 1 FROM product;
+        INSERT INTO product_price (product_id, currency, low)
+        SELECT id, 'JPY', 100 + hashtext(slug) % 50 FROM product;
+        UPDATE product SET rating = 1000 + 500 * (hashtext(slug) % 3) WHERE hashtext(slug) % 5 = 0;
         INSERT INTO word (word) SELECT DISTINCT 'w' || n || 'ord' FROM generate_series(1, 10000) AS n;
         ANALYZE product; ANALYZE product_price; ANALYZE word;";
 
@@ -454,6 +510,47 @@ mod tests {
         let newest = plan(&db, NEWEST, &bind).await;
         assert!(newest.contains("product_by_time"), "{newest}");
         assert!(!newest.contains("Seq Scan"), "{newest}");
+
+        // From the beginning, and from a place in the middle on.
+        let nowhere = [None, None, None];
+        let id = Some("00000000-0000-7000-8000-000000000000");
+        let at = |rank| [Some(rank), Some("thing 5"), id];
+        for (sql, index, currency, place, begins) in [
+            (BY_NAME, "product_by_name", None, nowhere, ""),
+            (BY_NAME, "product_by_name", None, at("0"), "ROW("),
+            (BEST_RATED, "product_by_rating", None, nowhere, ""),
+            (BEST_RATED, "product_by_rating", None, at("-1500"), "ROW("),
+            (CHEAPEST, "product_price_by_low", None, nowhere, ""),
+            (CHEAPEST, "product_price_by_low", None, at("120"), "low >="),
+            (
+                CHEAPEST,
+                "product_price_by_currency",
+                Some("JPY"),
+                at("120"),
+                "low >=",
+            ),
+            (DEAREST, "product_price_by_low", None, nowhere, ""),
+            (DEAREST, "product_price_by_low", None, at("-120"), "low <="),
+            (
+                DEAREST,
+                "product_price_by_currency",
+                Some("JPY"),
+                nowhere,
+                "",
+            ),
+        ] {
+            let narrow = [currency, Some("f"), None, None, None, Some("{}")];
+            let bind = narrow.into_iter().chain(place).chain([Some("21")]);
+            let shelf = plan(&db, sql, &bind.collect::<Vec<_>>()).await;
+            assert!(shelf.contains(index), "{index} {place:?}:\n{shelf}");
+            assert!(!shelf.contains("Seq Scan"), "{index} {place:?}:\n{shelf}");
+            let mut conditions = shelf.lines().filter(|line| line.contains("Index Cond: "));
+            let has_place = conditions.any(|line| line.contains(begins));
+            assert!(
+                begins.is_empty() || has_place,
+                "{index} {place:?}:\n{shelf}"
+            );
+        }
 
         let near = "SELECT word FROM word ORDER BY word <-> $1 LIMIT $2";
         let near = plan(&db, near, &[Some("w77orb"), Some("64")]).await;
