@@ -23,20 +23,22 @@ pub(crate) async fn change(
 ) -> Result<Product, CatalogError> {
     let mut tx = database::begin(&context.database).await?;
     let before = lock(&mut tx, id).await?;
-    let version = before.version;
-    let category = before.draft.category.clone();
-    let variants = before.draft.variants.clone();
+    let (version, draft) = (before.version, before.draft.clone());
     let product = before.change(change, expected)?;
     if let Some(named) = &product.draft.category
-        && category.as_ref() != Some(named)
+        && draft.category.as_ref() != Some(named)
     {
         ensure_category(&mut tx, named, now).await?;
     }
-    if product.version != version {
-        if variants != product.draft.variants {
+    if product.draft != draft {
+        if product.draft.variants != draft.variants {
             save_variants(&mut tx, &product, now).await?;
         }
         save(&mut tx, &product, now).await?;
+    } else if product.version != version {
+        // What it is found by is what it was: who publishes a shop does not write its words again.
+        store::save_status(&mut tx, &product).await?;
+        messages::announce_updated(&mut tx, &product, now).await?;
     }
     database::commit(tx).await?;
     Ok(product)

@@ -52,7 +52,10 @@ pub(crate) async fn list(
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
     let id: Id<id::Product> = listing.request.makes();
-    write_draft(id, &listing, context, now).await?;
+    let written = write_draft(id, &listing, context, now).await?;
+    let skus: Vec<&str> = (listing.draft.variants.iter())
+        .map(|variant| variant.sku.as_str())
+        .collect();
     let stocked = put_in_stock(
         listing.request,
         &listing.stock,
@@ -61,7 +64,7 @@ pub(crate) async fn list(
         context,
     );
     match stocked.await {
-        Ok(pools) => stock::keep(&pools, context).await?,
+        Ok(pools) => stock::take_over(&skus, &pools, peers, context).await?,
         Err(refusal) => {
             if !refusal.is_transient() {
                 let mut db = context.database.acquire().await?;
@@ -70,19 +73,17 @@ pub(crate) async fn list(
             return Err(refusal.into());
         }
     }
-    let skus: Vec<&str> = (listing.draft.variants.iter())
-        .map(|variant| variant.sku.as_str())
-        .collect();
-    stock::ask_for_missing(&skus, peers, context).await?;
-    match listing.status {
-        Status::Published => {
+    match (listing.status, written) {
+        (Status::Published, _) => {
             let publish = Change {
                 status: Some(Status::Published),
                 ..Change::default()
             };
             changing::change(id, publish, None, context, now).await
         }
-        Status::Draft => {
+        (Status::Draft, Some(product)) => Ok(product),
+        // Made before; it may have changed since.
+        (Status::Draft, None) => {
             let mut db = context.database.acquire().await?;
             store::find_product(&mut db, id)
                 .await?
@@ -109,7 +110,10 @@ pub(crate) async fn add_variant(
         .collect();
     let stocked = put_in_stock(addition.request, &stock, &addition.actor, peers, context).await;
     match stocked {
-        Ok(pools) => stock::keep(&pools, context).await?,
+        Ok(pools) => {
+            let sku = addition.variant.sku.as_str();
+            stock::take_over(&[sku], &pools, peers, context).await?;
+        }
         Err(refusal) => {
             if !refusal.is_transient() {
                 take_back(&addition, context, now).await?;
@@ -117,7 +121,6 @@ pub(crate) async fn add_variant(
             return Err(refusal.into());
         }
     }
-    stock::ask_for_missing(&[addition.variant.sku.as_str()], peers, context).await?;
     let mut db = database::acquire(&context.database).await?;
     store::find_product(&mut db, addition.product)
         .await?
@@ -168,16 +171,17 @@ async fn take_back(
     Ok(database::commit(tx).await?)
 }
 
+/// The draft as it was written; none where the same request wrote it before.
 async fn write_draft(
     id: Id<id::Product>,
     listing: &Listing,
     context: &Context,
     now: Timestamp,
-) -> Result<(), CatalogError> {
+) -> Result<Option<Product>, CatalogError> {
     let mut tx = database::begin(&context.database).await?;
     if let Some(fingerprint) = store::find_fingerprint(&mut tx, id).await? {
         return if fingerprint == listing.fingerprint {
-            Ok(())
+            Ok(None)
         } else {
             Err(CatalogError::KeyReused)
         };
@@ -212,7 +216,7 @@ async fn write_draft(
     store::insert_product(&mut tx, &product, &findable, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
     database::commit(tx).await?;
-    Ok(())
+    Ok(Some(product))
 }
 
 /// Makes a root of that slug unless there is a category of it.

@@ -22,18 +22,28 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// What keys of pools of goods begin with.
 const POOL_PREFIX: &str = "sku:";
 
-/// Keeps what the ledger answered about pools that were just changed.
-pub(crate) async fn keep(pools: &[ledger::Pool], context: &Context) -> Result<(), CatalogError> {
+/// Keeps what the ledger answered about the pools of some of these skus, which were just changed, and asks it about the
+/// others, as far as it has not told of them.
+pub(crate) async fn take_over(
+    skus: &[&str],
+    pools: &[ledger::Pool],
+    peers: &Peers,
+    context: &Context,
+) -> Result<(), CatalogError> {
     let levels: Vec<Level> = pools.iter().filter_map(level).collect();
-    if levels.is_empty() {
+    let is_told = |sku: &str| levels.iter().any(|level| level.sku == sku);
+    let others: Vec<&str> = (skus.iter().copied()).filter(|sku| !is_told(sku)).collect();
+    if !levels.is_empty() {
+        let mut db = database::acquire(&context.database).await?;
+        store::note_stock(&mut db, &levels).await?;
+    }
+    if others.is_empty() {
         return Ok(());
     }
-    let mut db = database::acquire(&context.database).await?;
-    Ok(store::note_stock(&mut db, &levels).await?)
+    ask_for_missing(&others, peers, context).await
 }
 
-/// Asks the ledger about those of the skus that it has not told of.
-pub(crate) async fn ask_for_missing(
+async fn ask_for_missing(
     skus: &[&str],
     peers: &Peers,
     context: &Context,

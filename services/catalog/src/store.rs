@@ -97,15 +97,28 @@ pub(crate) async fn insert_product(
     .bind(&findable.sort_name)
     .execute(&mut *db)
     .await?;
-    save_variants(db, product).await?;
+    write_variants(db, product).await?;
+    insert_prices(db, product).await?;
     save_findable(db, product, findable).await
 }
 
-/// Writes the variants a product has, their prices too; others it had are off sale from then on.
+/// Writes the variants a product has, their prices too; others it had stay until [`retire_variants`].
 pub(crate) async fn save_variants(
     db: &mut PgConnection,
     product: &Product,
 ) -> Result<(), CatalogError> {
+    write_variants(db, product).await?;
+    sqlx::query(
+        "DELETE FROM variant_price
+         WHERE sku IN (SELECT sku FROM variant WHERE product_id = $1)",
+    )
+    .bind(product.id.uuid())
+    .execute(&mut *db)
+    .await?;
+    insert_prices(db, product).await
+}
+
+async fn write_variants(db: &mut PgConnection, product: &Product) -> Result<(), CatalogError> {
     let variants = &product.draft.variants;
     let column = |read: fn(&Variant) -> &str| -> Vec<&str> { variants.iter().map(read).collect() };
     let options: Vec<Json<&BTreeMap<String, String>>> = variants
@@ -140,15 +153,14 @@ pub(crate) async fn save_variants(
             find_taken_skus(db, &skus, product.id).await?,
         ));
     }
-    sqlx::query(
-        "DELETE FROM variant_price
-         WHERE sku IN (SELECT sku FROM variant WHERE product_id = $1)",
-    )
-    .bind(product.id.uuid())
-    .execute(&mut *db)
-    .await?;
+    Ok(())
+}
+
+/// Writes the prices of a product's variants in other currencies than its own.
+async fn insert_prices(db: &mut PgConnection, product: &Product) -> Result<(), CatalogError> {
     let others = || {
-        variants.iter().flat_map(|variant| {
+        let variants = product.draft.variants.iter();
+        variants.flat_map(|variant| {
             let prices = variant.other_prices.iter();
             prices.map(move |(currency, amount)| (variant.sku.as_str(), currency.code(), *amount))
         })
@@ -270,6 +282,20 @@ pub(crate) async fn save_product(
     .execute(&mut *db)
     .await?;
     save_findable(db, product, findable).await
+}
+
+/// Writes whether a product that is otherwise as it was is on sale.
+pub(crate) async fn save_status(
+    db: &mut PgConnection,
+    product: &Product,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE product SET status = $2, version = $3 WHERE id = $1")
+        .bind(product.id.uuid())
+        .bind(product.status.as_str())
+        .bind(product.version)
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 /// Takes a product off for good. Programs that know nothing of that see a draft.
