@@ -3,6 +3,7 @@
 mod categories;
 mod changing;
 mod prices;
+mod ratings;
 mod relevance;
 mod statements;
 mod stock;

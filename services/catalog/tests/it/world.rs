@@ -20,6 +20,7 @@ use holdfast_proto::{
     money::v1::Money,
 };
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
+use serde_json::{Value, json};
 use tonic::Status;
 
 holdfast_testkit::scripted_peer! {
@@ -45,7 +46,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
     db: TestDatabase,
-    listener: Consumer,
+    stock: Consumer,
+    reviews: Consumer,
     pub(crate) clock: FakeClock,
     pub(crate) inventory: Arc<Inventory>,
     catalog: Transport,
@@ -83,11 +85,13 @@ impl World {
         for task in service.tasks {
             tokio::spawn(task.work);
         }
-        let listener = service.consumers.into_iter().next().expect("it listens");
+        let [stock, reviews] = <[Consumer; 2]>::try_from(service.consumers)
+            .unwrap_or_else(|_| panic!("it listens to the ledger and to reviews"));
         Self {
             db,
             clock,
-            listener,
+            stock,
+            reviews,
             inventory,
             catalog: transport::local(Door::new("catalog", service.routes)),
             admin: realm.somebody(Role::Admin),
@@ -157,18 +161,43 @@ impl World {
 
     /// Lets the service hear how a pool stands.
     pub(crate) async fn hear_of_stock(&self, pool: &str, version: i64, available: i64) {
+        let data = json!({"pool": pool, "available": available});
+        let place = ("holdfast.stock", "stock.updated", pool);
+        self.hear(&self.stock, place, version, data).await;
+    }
+
+    /// Lets the service hear what the reviews of a product come to.
+    pub(crate) async fn hear_of_reviews(
+        &self,
+        kind: &str,
+        product: &str,
+        version: i64,
+        histogram: [i64; 5],
+    ) {
+        let data = json!({"product_id": product, "rating": 5, "histogram": histogram});
+        let place = ("holdfast.reviews", kind, product);
+        self.hear(&self.reviews, place, version, data).await;
+    }
+
+    async fn hear(
+        &self,
+        consumer: &Consumer,
+        (topic, kind, key): (&str, &str, &str),
+        version: i64,
+        data: Value,
+    ) {
         let message = Message {
-            id: uuid::Uuid::nil(),
-            topic: "holdfast.stock".to_owned(),
-            key: pool.to_owned(),
+            id: Message::id_of(topic, key, version),
+            topic: topic.to_owned(),
+            key: key.to_owned(),
             version,
-            kind: "stock.updated".to_owned(),
+            kind: kind.to_owned(),
             at: Timestamp::UNIX_EPOCH,
             traceparent: None,
-            data: serde_json::json!({"pool": pool, "available": available}),
+            data,
         };
         let mut db = self.db.app().acquire().await.expect("a connection");
-        let heard = self.listener.handle(&mut db, &message).await;
+        let heard = consumer.handle(&mut db, &message).await;
         heard.expect("an effect");
     }
 
