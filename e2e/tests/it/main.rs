@@ -25,6 +25,7 @@ mod auditing;
 mod buying;
 mod catalog;
 mod crowds;
+mod demo;
 mod ending;
 mod failpoints;
 mod fuzzed;

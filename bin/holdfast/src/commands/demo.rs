@@ -1,15 +1,17 @@
-//! Starts a server, seeds a shop, buys through the public API, shows what happened and that the books are clean, and
-//! goes on serving. Beside it stands a receiver that is told of all that by webhooks.
+//! Starts a server, seeds a shop, has people register, find, buy and review through the public API, shows what happened
+//! and that the books are clean, and goes on serving. Beside it stands a receiver that is told of all that by webhooks.
 
 mod receiver;
+mod visit;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use holdfast_kernel::RequestId;
 use holdfast_notifications::Carrier;
 use holdfast_platform::{identity::Role, settings::Settings};
 use serde_json::{Value, json};
+use tokio::time;
 
 use self::receiver::Receiver;
 use super::{audit, seed, serve, token};
@@ -45,11 +47,23 @@ const LOGINS: [(&str, &str, Role); 3] = [
     ),
 ];
 
+/// How long the demo waits for what is sure to come about.
+const WAIT_MAX_SECS: u64 = 10;
+/// How often it looks.
+const LOOK_AGAIN_MILLIS: u64 = 10;
+
 /// An account that was logged in to.
 struct Login {
     email: &'static str,
     password: String,
     client: Client,
+}
+
+/// A message that a webhook is to bring.
+struct Awaited {
+    kind: &'static str,
+    /// The id of what it tells of.
+    subject: String,
 }
 
 pub(crate) async fn run(settings: Settings, args: Args) -> anyhow::Result<ExitCode> {
@@ -72,7 +86,7 @@ pub(crate) async fn run(settings: Settings, args: Args) -> anyhow::Result<ExitCo
     }
     say(&format!("\nServing on {url} until Ctrl-C."));
     let telling = tokio::spawn(async move {
-        while let Some(message) = receiver.any().await {
+        while let Some(message) = receiver.next().await {
             say(&told(&message));
         }
     });
@@ -88,9 +102,10 @@ async fn show(settings: &Settings, url: &str, receiver: &mut Receiver) -> anyhow
         "Holdfast runs on {url} and sells {count} products.\n"
     ));
     receiver.subscribe(&admin.client).await?;
-    buy(&customer.client, &staff.client).await?;
+    let mut awaited = visit::visit(url, &staff.client).await?;
+    awaited.extend(buy(&customer.client, &staff.client).await?);
     say("\nA receiver was told by webhooks, and the signatures hold:");
-    tell(receiver).await?;
+    tell(receiver, awaited).await?;
     let home = Home::find(&settings.section("process")?)?;
     let mail = assemble::notifications(settings, home.folder())?;
     if mail.mail == Carrier::Folder {
@@ -123,16 +138,9 @@ async fn logins(settings: &Settings, url: &str) -> anyhow::Result<[Login; 3]> {
     let nobody = Client::new(url);
     let mut logins = Vec::new();
     for ((email, _, _), password) in LOGINS.into_iter().zip(passwords) {
-        let body = json!({"email": email, "password": password});
-        let answer = nobody
-            .post("/v1/users/login", &RequestId::generate(), &body)
-            .await?;
-        let access = answer["access_token"]
-            .as_str()
-            .context("a login answers an access token")?;
         logins.push(Login {
             email,
-            client: nobody.with_token(access),
+            client: log_in(&nobody, email, &password).await?,
             password,
         });
     }
@@ -141,8 +149,19 @@ async fn logins(settings: &Settings, url: &str) -> anyhow::Result<[Login; 3]> {
         .map_err(|_| anyhow!("three accounts make three logins"))
 }
 
+async fn log_in(nobody: &Client, email: &str, password: &str) -> anyhow::Result<Client> {
+    let body = json!({"email": email, "password": password});
+    let answer = nobody
+        .post("/v1/users/login", &RequestId::generate(), &body)
+        .await?;
+    let access = answer["access_token"]
+        .as_str()
+        .context("a login answers an access token")?;
+    Ok(nobody.with_token(access))
+}
+
 /// One purchase of each outcome: confirmed, sold out, declined, refunded.
-async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<()> {
+async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<Vec<Awaited>> {
     let (sku, name, available) = something_to_buy(customer).await?;
 
     let order = place(customer, &sku, 2, "sandbox_ok").await?;
@@ -162,10 +181,10 @@ async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<()> {
         left(customer, &sku).await?
     ));
 
-    let refusal = refused(place(customer, &sku, 1, "sandbox_declined").await)?;
+    let declined = refused(place(customer, &sku, 1, "sandbox_declined").await)?;
     say(&format!(
         "declined   1 × {name}: {}; {} are still left",
-        refusal,
+        declined,
         left(customer, &sku).await?
     ));
 
@@ -183,18 +202,36 @@ async fn buy(customer: &Client, staff: &Client) -> anyhow::Result<()> {
         refunded["status"].as_str().unwrap_or_default(),
         left(customer, &sku).await?,
     ));
+    Ok(vec![
+        Awaited::of("order.confirmed", &order["id"]),
+        Awaited::of("order.payment_failed", &declined.document["order_id"]),
+        Awaited::of("order.refunded", &order["id"]),
+    ])
+}
+
+/// Shows what the receiver got, in the order in which it came, until nothing is awaited any more.
+async fn tell(receiver: &mut Receiver, mut awaited: Vec<Awaited>) -> anyhow::Result<()> {
+    while let Some(next) = awaited.first() {
+        let limit = Duration::from_secs(WAIT_MAX_SECS);
+        let message = time::timeout(limit, receiver.next()).await.ok().flatten();
+        let message = message
+            .with_context(|| format!("no webhook told {} of {}", next.kind, next.subject))?;
+        say(&told(&message));
+        awaited.retain(|awaited| !awaited.is_told_by(&message));
+    }
     Ok(())
 }
 
-/// What the receiver got, until the refund, which comes last.
-async fn tell(receiver: &mut Receiver) -> anyhow::Result<()> {
-    loop {
-        let message = receiver.next().await;
-        let message = message.context("no webhook told of the refund")?;
-        say(&told(&message));
-        if message["type"] == "order.refunded" {
-            return Ok(());
+impl Awaited {
+    fn of(kind: &'static str, subject: &Value) -> Self {
+        Self {
+            kind,
+            subject: subject.as_str().unwrap_or_default().to_owned(),
         }
+    }
+
+    fn is_told_by(&self, message: &Value) -> bool {
+        message["type"] == self.kind && message["subject"] == self.subject.as_str()
     }
 }
 
@@ -247,6 +284,24 @@ fn refused(answer: Result<Value, ClientError>) -> anyhow::Result<Box<Problem>> {
         Err(error) => Err(error.into()),
         Ok(order) => bail!("expected a refusal, got {order}"),
     }
+}
+
+/// Looks until `condition` gives something; `what` says what was waited for.
+async fn until<T>(
+    what: &str,
+    mut condition: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let looking = async {
+        loop {
+            if let Some(found) = condition().await? {
+                return Ok(found);
+            }
+            time::sleep(Duration::from_millis(LOOK_AGAIN_MILLIS)).await;
+        }
+    };
+    let limit = Duration::from_secs(WAIT_MAX_SECS);
+    let found = time::timeout(limit, looking).await;
+    found.with_context(|| format!("{what}: not within {WAIT_MAX_SECS} s"))?
 }
 
 fn money(value: &Value) -> String {

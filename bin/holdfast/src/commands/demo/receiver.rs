@@ -1,6 +1,6 @@
 //! What an integrator builds: an address that takes messages, and believes those that are signed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     sync::{OnceCell, mpsc},
-    time,
 };
 
 use crate::client::Client;
@@ -25,8 +24,16 @@ pub(super) const NETWORK: &str = "127.0.0.1/32";
 const DESCRIPTION: &str = "the demo's receiver";
 /// Messages that wait to be told of.
 const WAITING_MAX_MESSAGES: usize = 1_000;
-/// How long the demo waits for what it is sure to be sent.
-const WAIT_MAX_SECS: u64 = 10;
+/// What it is told of: of each thing that happens the message that an integrator waits for.
+const TYPES: [&str; 7] = [
+    "user.registered",
+    "order.confirmed",
+    "order.payment_failed",
+    "order.refunded",
+    "order.shipped",
+    "order.delivered",
+    "review.published",
+];
 
 /// A receiver on loopback.
 pub(super) struct Receiver {
@@ -64,7 +71,7 @@ impl Receiver {
         })
     }
 
-    /// Subscribes to orders and payments, in place of the receivers of earlier demos.
+    /// Subscribes to [`TYPES`], in place of the receivers of earlier demos.
     pub(super) async fn subscribe(&self, admin: &Client) -> anyhow::Result<()> {
         let webhooks = admin.get("/v1/webhooks?limit=100").await?;
         for webhook in webhooks["data"].as_array().into_iter().flatten() {
@@ -75,7 +82,7 @@ impl Receiver {
         }
         let body = json!({
             "url": format!("http://{}/", self.address),
-            "types": ["order.*", "payment.*"],
+            "types": TYPES,
             "description": DESCRIPTION,
         });
         let key = RequestId::generate();
@@ -86,14 +93,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Waits for the next message that was signed for us, and gives it as a line; none when nothing comes for a while.
+    /// Waits for the next message that was signed for us, however long it takes.
     pub(super) async fn next(&mut self) -> Option<Value> {
-        let limit = Duration::from_secs(WAIT_MAX_SECS);
-        time::timeout(limit, self.told.recv()).await.ok().flatten()
-    }
-
-    /// The same, however long it takes.
-    pub(super) async fn any(&mut self) -> Option<Value> {
         self.told.recv().await
     }
 }
