@@ -37,6 +37,7 @@ mod people;
 mod refusals;
 mod registering;
 mod replaying;
+mod reviewing;
 mod shop;
 mod standby;
 mod storm;
