@@ -21,7 +21,7 @@ use crate::{
     domain::{Email, Ended, Refreshed},
     error::AuthError,
     keys,
-    registration::{self, Registration},
+    registration::{self, Person, Registration},
     revocation, store,
 };
 
@@ -67,7 +67,10 @@ impl AuthService for Api {
         let registration = Registration {
             email: email.clone(),
             password: request.password,
-            name: request.name,
+            person: Person {
+                name: request.name,
+                languages: request.languages,
+            },
             role: Role::User,
         };
         let registered = registration::register(&self.parts, place, registration).await?;
@@ -75,7 +78,8 @@ impl AuthService for Api {
             account: Some(pb::Account {
                 id: registered.user.to_string(),
                 email: email.as_str().to_owned(),
-                name: registered.name,
+                name: registered.profile.name,
+                locale: registered.profile.locale,
                 role: Role::User.as_str().to_owned(),
                 created_at: Some(wire::timestamp(registered.created_at)),
                 is_active: true,

@@ -16,7 +16,7 @@ use crate::{
     Parts, Peers, Settings,
     domain::{Applicant, Email, OWNER, Session, UserAgent},
     error::AuthError,
-    registration::{self, Registration},
+    registration::{self, Person, Registration},
     store,
 };
 
@@ -73,7 +73,7 @@ impl Operator {
             created_at: time::to_micros(parts.context.clock.now()),
             attempt: Uuid::new_v4(),
         };
-        match registration::enrol(parts, owner, user.to_string()).await {
+        match registration::enrol(parts, owner, Person::named(user.to_string())).await {
             Ok(_) | Err(AuthError::EmailTaken) => {}
             Err(error) => return Err(error.into()),
         }
@@ -98,7 +98,7 @@ impl Operator {
             let registration = Registration {
                 email,
                 password: password.to_owned(),
-                name: name.to_owned(),
+                person: Person::named(name),
                 role,
             };
             let registered = registration::register(&self.parts, place, registration).await?;
@@ -175,8 +175,8 @@ impl Operator {
             let parts = self.parts.clone();
             let (user, email) = (machine.user, machine.email.clone());
             calls.spawn(async move {
-                let name = user.to_string();
-                registration::write_profile(&parts, user, &email, name).await
+                let machine = Person::named(user.to_string());
+                registration::write_profile(&parts, user, &email, machine).await
             });
         }
         while !calls.is_empty() {

@@ -35,15 +35,32 @@ pub const FAILPOINTS: &[&str] = &[
 pub(crate) struct Registration {
     pub(crate) email: Email,
     pub(crate) password: String,
-    pub(crate) name: String,
+    pub(crate) person: Person,
     pub(crate) role: Role,
+}
+
+/// What a profile begins with.
+pub(crate) struct Person {
+    pub(crate) name: String,
+    /// Languages they read, as `Accept-Language` names them.
+    pub(crate) languages: String,
 }
 
 /// What came of it.
 pub(crate) struct Registered {
     pub(crate) user: Id<id::User>,
-    pub(crate) name: String,
+    pub(crate) profile: users::Profile,
     pub(crate) created_at: Timestamp,
+}
+
+impl Person {
+    /// Somebody who says no more than a name.
+    pub(crate) fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            languages: String::new(),
+        }
+    }
 }
 
 /// Registers an account with a password.
@@ -55,10 +72,10 @@ pub(crate) async fn register(
     let Registration {
         email,
         password,
-        name,
+        person,
         role,
     } = registration;
-    let about = vec![email.as_str().to_owned(), name.clone()];
+    let about = vec![email.as_str().to_owned(), person.name.clone()];
     let password_hash = parts.passwords.hash(place, password, about).await?;
     let created_at = time::to_micros(parts.context.clock.now());
     let applicant = Applicant {
@@ -69,14 +86,14 @@ pub(crate) async fn register(
         created_at,
         attempt: Uuid::new_v4(),
     };
-    enrol(parts, applicant, name).await
+    enrol(parts, applicant, person).await
 }
 
 /// Makes an account with its profile. Fails with [`AuthError::EmailTaken`] where a complete one has the address.
 pub(crate) async fn enrol(
     parts: &Parts,
     applicant: Applicant,
-    name: String,
+    person: Person,
 ) -> Result<Registered, AuthError> {
     failpoint::hit("auth.recording").await?;
     let mut tx = database::begin(&parts.context.database).await?;
@@ -85,14 +102,14 @@ pub(crate) async fn enrol(
         .ok_or(AuthError::EmailTaken)?;
     database::commit(tx).await?;
     failpoint::hit("auth.recorded").await?;
-    let profile = write_profile(parts, user, &applicant.email, name).await?;
+    let profile = write_profile(parts, user, &applicant.email, person).await?;
     let completed = complete(parts, &[(user, applicant.attempt)]).await?;
     if completed != [user] {
         return Err(AuthError::EmailTaken);
     }
     Ok(Registered {
         user,
-        name: profile.name,
+        profile,
         created_at: applicant.created_at,
     })
 }
@@ -102,12 +119,13 @@ pub(crate) async fn write_profile(
     parts: &Parts,
     user: Id<id::User>,
     email: &Email,
-    name: String,
+    person: Person,
 ) -> Result<users::Profile, AuthError> {
     let request = users::CreateProfileRequest {
         user_id: user.to_string(),
         email: email.as_str().to_owned(),
-        name,
+        name: person.name,
+        languages: person.languages,
     };
     let answer = parts
         .peers

@@ -82,12 +82,24 @@ async fn nowhere(request: Request) -> Problem {
 /// Of a path, in a refusal.
 pub(crate) const PATH_SHOWN_CHARS: usize = 200;
 
+/// Longest list of languages that is passed on, in characters; browsers send a few dozen.
+const LANGUAGES_MAX_CHARS: usize = 256;
+
 /// What every handler answers.
 type Answer = Result<Response, Problem>;
 
 /// A part of a peer's answer that its contract promises.
 fn promised<T>(part: Option<T>, peer: &'static str, what: &'static str) -> Result<T, Problem> {
     Ok(part.ok_or(GatewayError::EmptyAnswer { peer, what })?)
+}
+
+/// The languages that the client reads, as it named them; empty where it named none.
+fn languages(headers: &HeaderMap) -> String {
+    headers
+        .get(header::ACCEPT_LANGUAGE)
+        .and_then(|value| value.to_str().ok())
+        .map(|text| text.chars().take(LANGUAGES_MAX_CHARS).collect())
+        .unwrap_or_default()
 }
 
 /// The version that `If-Match` names, where the client sent one.

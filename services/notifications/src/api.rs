@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_kernel::{
+    Id, Language, id,
     page::{self, PageToken},
     time,
 };
@@ -18,12 +19,7 @@ use holdfast_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{
-    domain::{Language, Notification},
-    error::NotificationsError,
-    store,
-    texts::Texts,
-};
+use crate::{Peers, domain::Notification, error::NotificationsError, people, store, texts::Texts};
 
 /// Who may call what.
 pub const ACCESS: AccessTable = &[
@@ -32,19 +28,37 @@ pub const ACCESS: AccessTable = &[
 ];
 
 pub(crate) struct Api {
+    peers: Peers,
     context: Context,
     texts: Arc<Texts>,
-    /// For readers of none of ours.
+    /// For those who named none and read none of ours.
     language: Language,
 }
 
 impl Api {
-    pub(crate) fn new(context: Context, texts: Arc<Texts>, language: Language) -> Self {
+    pub(crate) fn new(
+        peers: Peers,
+        context: Context,
+        texts: Arc<Texts>,
+        language: Language,
+    ) -> Self {
         Self {
+            peers,
             context,
             texts,
             language,
         }
+    }
+
+    /// The language that a person is told in: that of their profile, else the one of these that they read best.
+    ///
+    /// Nobody goes without their list because users is away.
+    async fn language(&self, user: Id<id::User>, languages: &str) -> Language {
+        let profile = people::profile(&self.peers, &self.context, user).await;
+        let chosen = profile.ok().as_ref().and_then(people::language);
+        chosen
+            .or_else(|| Language::preferred(languages))
+            .unwrap_or(self.language)
     }
 
     fn encode(
@@ -75,7 +89,6 @@ impl NotificationsService for Api {
     ) -> Result<Response<pb::ListNotificationsResponse>, Status> {
         let user = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let language = Language::preferred(&request.languages, self.language);
         let asked = request.page.unwrap_or_default();
         let size = page::page_size(asked.size).map_err(NotificationsError::from)?;
         let before = page::read_token(&asked.token).map_err(NotificationsError::from)?;
@@ -83,6 +96,7 @@ impl NotificationsService for Api {
         let mut db = database::acquire(&self.context.database).await?;
         let mut found = store::list(&mut db, user, before, size + 1).await?;
         drop(db);
+        let language = self.language(user, &request.languages).await;
         let more = found.len() as i64 > size;
         found.truncate(size as usize);
         let next_token = found
@@ -108,7 +122,6 @@ impl NotificationsService for Api {
     ) -> Result<Response<pb::ReadNotificationResponse>, Status> {
         let user = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let language = Language::preferred(&request.languages, self.language);
         // A text that is no id names nothing, like the id of somebody else's.
         let id = (request.notification_id.parse())
             .map_err(|_| NotificationsError::UnknownNotification)?;
@@ -116,7 +129,9 @@ impl NotificationsService for Api {
 
         let mut db = database::acquire(&self.context.database).await?;
         let read = store::mark_read(&mut db, user, id, now).await?;
+        drop(db);
         let notification = read.ok_or(NotificationsError::UnknownNotification)?;
+        let language = self.language(user, &request.languages).await;
         Ok(Response::new(pb::ReadNotificationResponse {
             notification: Some(self.encode(notification, language)?),
         }))

@@ -1,4 +1,4 @@
-//! What people are told of, in which language, and by which rules mail goes out.
+//! What people are told of, and by which rules mail goes out.
 
 use std::time::Duration;
 
@@ -18,13 +18,6 @@ pub(crate) enum Kind {
     Delivered,
     PartiallyRefunded,
     Refunded,
-}
-
-/// A language that there are texts in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Language {
-    English,
-    Japanese,
 }
 
 /// What a text may show: ids and amounts, nothing personal.
@@ -118,8 +111,6 @@ pub(crate) const TRIES_MAX: i32 = 5;
 const RETRY_FIRST_SECS: u64 = 60;
 /// Longest wait where the mail was not even tried.
 const PUT_OFF_SECS: u64 = 10;
-/// Longest list of languages that is looked at, in entries.
-const LANGUAGES_MAX: usize = 16;
 
 impl Kind {
     pub(crate) const ALL: [Self; 10] = [
@@ -153,49 +144,6 @@ impl Kind {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
-    }
-}
-
-impl Language {
-    pub(crate) const ALL: [Self; 2] = [Self::English, Self::Japanese];
-
-    /// As BCP 47 writes it.
-    pub(crate) const fn tag(self) -> &'static str {
-        match self {
-            Self::English => "en",
-            Self::Japanese => "ja",
-        }
-    }
-
-    /// The language of a tag such as `ja` or `en-GB`, if it is one of ours.
-    pub(crate) fn parse(tag: &str) -> Option<Self> {
-        let primary = tag.split('-').next().unwrap_or_default().trim();
-        Self::ALL
-            .into_iter()
-            .find(|language| language.tag().eq_ignore_ascii_case(primary))
-    }
-
-    /// The one a reader of these languages, written as in `Accept-Language`, likes best among ours.
-    pub(crate) fn preferred(languages: &str, otherwise: Self) -> Self {
-        let mut best: Option<(f32, Self)> = None;
-        for entry in languages.split(',').take(LANGUAGES_MAX) {
-            let mut parts = entry.split(';');
-            let language = match parts.next().map(str::trim) {
-                Some("*") => Some(otherwise),
-                Some(tag) => Self::parse(tag),
-                None => None,
-            };
-            let weight = parts
-                .find_map(|part| part.trim().strip_prefix("q="))
-                .map_or(Some(1.0), |weight| weight.parse::<f32>().ok());
-            if let (Some(language), Some(weight)) = (language, weight)
-                && weight > 0.0
-                && best.is_none_or(|(known, _)| weight > known)
-            {
-                best = Some((weight, language));
-            }
-        }
-        best.map_or(otherwise, |(_, language)| language)
     }
 }
 
@@ -296,26 +244,6 @@ mod tests {
         let put_off = Outcome::PutOff("users is away").settle(4, Timestamp::UNIX_EPOCH, 1.0);
         assert_eq!((put_off.state, put_off.tries), (State::Waiting, 4));
         assert!(put_off.due_at.is_some());
-    }
-
-    #[test]
-    fn the_language_that_is_liked_best_among_ours_is_taken() {
-        let table = [
-            ("", Language::English),
-            ("ja", Language::Japanese),
-            ("ja-JP,en;q=0.8", Language::Japanese),
-            ("en-GB,ja;q=0.9", Language::English),
-            ("en;q=0.2, ja;q=0.7", Language::Japanese),
-            ("fr,ja;q=0.5", Language::Japanese),
-            ("ja;q=0", Language::English),
-            ("ja;q=nonsense", Language::English),
-            ("fr", Language::English),
-            ("*;q=0.1,JA;q=0.5", Language::Japanese),
-        ];
-        for (asked, wanted) in table {
-            let got = Language::preferred(asked, Language::English);
-            assert_eq!(got, wanted, "{asked:?}");
-        }
     }
 
     #[test]

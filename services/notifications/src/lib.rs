@@ -2,13 +2,15 @@
 //!
 //! Read in this order: `domain` (what is told, and by which rules mail goes), `messages` (the news it comes from),
 //! `texts` (the words), `letter` (a mail as it travels), `post` (who takes it: a folder or a mail server), `worker` (who
-//! brings it there), `api` (the door), `store` (the tables), `points` (where tests make it fail), `error` (how it refuses).
+//! brings it there), `people` (who they are), `api` (the door), `store` (the tables),
+//! `points` (where tests make it fail), `error` (how it refuses).
 
 mod api;
 mod domain;
 mod error;
 mod letter;
 mod messages;
+mod people;
 mod points;
 mod post;
 mod store;
@@ -17,6 +19,7 @@ mod worker;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use holdfast_kernel::Language;
 use holdfast_platform::{
     identity::Gate,
     service::{Context, Service, StartError, Task},
@@ -32,10 +35,11 @@ use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 use crate::{
-    domain::{Bounds, Language},
+    domain::Bounds,
+    people::PROFILE_SECS,
     post::{Folder, Post, Smtp},
     texts::Texts,
-    worker::{Bell, CONTACT_SECS, Desk, Pace},
+    worker::{Bell, Desk, Pace},
 };
 
 pub use api::ACCESS;
@@ -109,7 +113,7 @@ pub fn build(settings: &Settings, peers: Peers, context: Context) -> Result<Serv
         age_max: Duration::from_hours(settings.too_old_hours),
     };
     let consumer = messages::consumer(context.clock.clone(), bounds, bell.clone());
-    let api = api::Api::new(context.clone(), texts.clone(), language);
+    let api = api::Api::new(peers.clone(), context.clone(), texts.clone(), language);
     let verifier = context.verifier.clone();
     let desk = Desk {
         peers,
@@ -174,7 +178,7 @@ fn sender(settings: &Settings) -> Result<Mailbox, StartError> {
 }
 
 fn check(settings: &Settings) -> Result<(), StartError> {
-    let least_lease = settings.mail_secs.saturating_add(2 * CONTACT_SECS);
+    let least_lease = settings.mail_secs.saturating_add(2 * PROFILE_SECS);
     for (key, value, least, most) in [
         ("mail_secs", settings.mail_secs, 1, SECS_MAX),
         ("lease_secs", settings.lease_secs, least_lease, SECS_MAX),

@@ -4,10 +4,10 @@
 //! made of the finished paragraphs, all of them escaped, so nothing that a text shows can be read as markup. Values are
 //! data, never templates, and lose their control characters, so nothing can end a line of a header.
 
-use holdfast_kernel::Money;
+use holdfast_kernel::{Language, Money};
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::domain::{Facts, Kind, Language, greeting};
+use crate::domain::{Facts, Kind, greeting};
 
 /// News in words.
 #[derive(Debug, Clone, PartialEq, Eq)]

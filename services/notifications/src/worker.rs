@@ -7,13 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use hmac::{Hmac, KeyInit, Mac};
-use holdfast_kernel::{Id, id, time::to_micros};
+use holdfast_kernel::{Id, Language, id, time::to_micros};
 use holdfast_platform::{
     database, failpoint,
     fault::{Fault, FaultCode},
     service::Context,
 };
-use holdfast_proto::users::v1::GetProfileRequest;
 use lettre::{Address, message::Mailbox};
 use sha2::Sha256;
 use tokio::{
@@ -23,10 +22,10 @@ use tokio::{
 
 use crate::{
     Peers,
-    domain::{Language, Outcome},
+    domain::Outcome,
     error::NotificationsError,
     letter::Letter,
-    points,
+    people, points,
     post::{Post, Undelivered},
     store::{self, Claimed},
     texts::Texts,
@@ -36,8 +35,6 @@ use crate::{
 const SETTLE_MILLIS: u64 = 15;
 /// How often mail under way and given up is counted.
 const MEASURE_SECS: u64 = 15;
-/// How long users may take to say where somebody is reached.
-pub(crate) const CONTACT_SECS: u64 = 2;
 
 /// What the worker stands on.
 pub(crate) struct Desk {
@@ -75,6 +72,7 @@ pub(crate) struct Bell(Arc<Notify>);
 struct Contact {
     address: Address,
     name: String,
+    language: Language,
     /// The address as the list of suppressed ones knows it.
     blinded: Vec<u8>,
 }
@@ -160,25 +158,16 @@ async fn address(desk: &Desk, mail: Claimed) -> Attempt {
 }
 
 async fn contact(desk: &Desk, user: Id<id::User>) -> Result<Contact, Outcome> {
-    let mut request = desk.context.identity.request(GetProfileRequest {
-        user_id: user.to_string(),
-    });
-    request.set_timeout(Duration::from_secs(CONTACT_SECS));
-    let answer = desk.peers.users.clone().get_profile(request).await;
-    let profile = match answer {
-        Ok(answer) => answer.into_inner().profile.unwrap_or_default(),
-        Err(status) => {
-            let fault = Fault::from_status(&status);
-            return Err(match fault.code() {
-                FaultCode::NotFound => Outcome::NoAddress,
-                _ if fault.is_transient() => Outcome::PutOff("users is away"),
-                _ => Outcome::Failed(format!("users: {}", fault.reason())),
-            });
-        }
-    };
+    let asked = people::profile(&desk.peers, &desk.context, user).await;
+    let profile = asked.map_err(|fault| match fault.code() {
+        FaultCode::NotFound => Outcome::NoAddress,
+        _ if fault.is_transient() => Outcome::PutOff("users is away"),
+        _ => Outcome::Failed(format!("users: {}", fault.reason())),
+    })?;
     let address: Address = profile.email.parse().map_err(|_| Outcome::NoAddress)?;
     Ok(Contact {
         blinded: blind(desk, &profile.email),
+        language: people::language(&profile).unwrap_or(desk.language),
         address,
         name: profile.name,
     })
@@ -240,8 +229,8 @@ fn write(
     contact: &Contact,
 ) -> Result<Letter, Box<dyn std::error::Error + Send + Sync>> {
     let news = &mail.news;
-    let text = desk.texts.tell(desk.language, news.kind, &news.facts)?;
-    let page = desk.texts.letter(desk.language, text, &contact.name)?;
+    let text = (desk.texts).tell(contact.language, news.kind, &news.facts)?;
+    let page = (desk.texts).letter(contact.language, text, &contact.name)?;
     let to = contact.address.clone();
     let letter = Letter::write(news.id, news.happened_at, &desk.from, to, page)?;
     Ok(letter)

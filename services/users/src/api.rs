@@ -2,7 +2,7 @@
 
 mod addresses;
 
-use holdfast_kernel::{Id, id, page, time};
+use holdfast_kernel::{Id, Language, id, page, time};
 use holdfast_platform::{
     database,
     identity::{Access, AccessTable, Caller, Role},
@@ -12,7 +12,7 @@ use holdfast_proto::users::v1::{self as pb, users_service_server::UsersService};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{PersonName, Profile},
+    domain::{self, PersonName, Profile, ProfileChange},
     error::UsersError,
     messages, store,
     vault::Vault,
@@ -55,7 +55,8 @@ impl UsersService for Api {
         let user = parse_user(&request.user_id)?;
         let name = PersonName::parse(&request.name)?;
         let now = time::to_micros(self.context.clock.now());
-        let profile = Profile::new(user, request.email, name, now);
+        let locale = Language::preferred(&request.languages);
+        let profile = Profile::new(user, request.email, name, locale, now);
 
         let mut tx = database::begin(&self.context.database).await?;
         if store::insert_profile(&mut tx, &self.vault, &profile).await? {
@@ -112,7 +113,7 @@ impl UsersService for Api {
         }))
     }
 
-    /// Renames oneself, or anybody as an admin. Fails with `PROFILE_CHANGED` when the version looked at is not the one that stands.
+    /// Changes one's own profile, or anybody's as an admin. Fails with `PROFILE_CHANGED` when the version looked at is not the one that stands.
     async fn update_profile(
         &self,
         request: Request<pb::UpdateProfileRequest>,
@@ -123,7 +124,10 @@ impl UsersService for Api {
         if caller.user()? != user && !caller.has(Role::Admin) {
             return Err(UsersError::UnknownUser.into());
         }
-        let name = PersonName::parse(&request.name)?;
+        let wanted = ProfileChange {
+            name: (request.name.as_deref().map(PersonName::parse)).transpose()?,
+            locale: (request.locale.as_deref().map(domain::parse_locale)).transpose()?,
+        };
         let expected = (request.expected_version != 0).then_some(request.expected_version);
         let now = time::to_micros(self.context.clock.now());
 
@@ -132,7 +136,7 @@ impl UsersService for Api {
             .await?
             .ok_or(UsersError::UnknownUser)?;
         let version_before = before.version;
-        let profile = before.rename(name, expected)?;
+        let profile = before.change(wanted, expected)?;
         if profile.version != version_before {
             store::save_profile(&mut tx, &self.vault, &profile).await?;
             messages::announce_updated(&mut tx, &profile, now).await?;
@@ -203,6 +207,9 @@ impl From<Profile> for pb::Profile {
             user_id: profile.user.to_string(),
             email: profile.email,
             name: profile.name.as_str().to_owned(),
+            locale: (profile.locale.map(Language::tag))
+                .unwrap_or_default()
+                .to_owned(),
             created_at: Some(holdfast_platform::wire::timestamp(profile.created_at)),
             version: profile.version,
         }

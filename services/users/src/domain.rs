@@ -4,7 +4,7 @@ mod address;
 
 pub(crate) use self::address::{ADDRESSES_MAX, Address, Location, PostalAddress};
 
-use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_kernel::{Id, Language, Timestamp, id};
 
 use crate::error::UsersError;
 
@@ -14,9 +14,18 @@ pub(crate) struct Profile {
     pub(crate) user: Id<id::User>,
     pub(crate) email: String,
     pub(crate) name: PersonName,
+    /// What they are written to in; none where they named none.
+    pub(crate) locale: Option<Language>,
     pub(crate) created_at: Timestamp,
     /// Rises by one with every change.
     pub(crate) version: i64,
+}
+
+/// What is to be otherwise; what is not said stays.
+#[derive(Debug, Default)]
+pub(crate) struct ProfileChange {
+    pub(crate) name: Option<PersonName>,
+    pub(crate) locale: Option<Language>,
 }
 
 /// What a person wants to be called: 1 to 100 characters, no control characters.
@@ -24,25 +33,34 @@ pub(crate) struct Profile {
 pub(crate) struct PersonName(String);
 
 const NAME_MAX_CHARS: usize = 100;
+/// Longest part of a refused text that an error repeats, in characters.
+const SHOWN_CHARS: usize = 64;
 
 impl Profile {
     /// The profile of a new account.
-    pub(crate) fn new(user: Id<id::User>, email: String, name: PersonName, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        user: Id<id::User>,
+        email: String,
+        name: PersonName,
+        locale: Option<Language>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             user,
             email,
             name,
+            locale,
             created_at: now,
             version: 1,
         }
     }
 
-    /// The profile under another name; the name it has already changes nothing.
+    /// The profile as it is to be; as it is already changes nothing.
     ///
     /// `expected` is the version the caller looked at, if they said so.
-    pub(crate) fn rename(
+    pub(crate) fn change(
         self,
-        name: PersonName,
+        wanted: ProfileChange,
         expected: Option<i64>,
     ) -> Result<Self, UsersError> {
         if let Some(expected) = expected
@@ -53,15 +71,25 @@ impl Profile {
                 actual: self.version,
             });
         }
-        if name == self.name {
+        let name = wanted.name.unwrap_or_else(|| self.name.clone());
+        let locale = wanted.locale.or(self.locale);
+        if name == self.name && locale == self.locale {
             return Ok(self);
         }
         Ok(Self {
             name,
+            locale,
             version: self.version + 1,
             ..self
         })
     }
+}
+
+/// Reads the language that somebody wants to be written to in: a tag such as `ja` or `en-GB`.
+pub(crate) fn parse_locale(tag: &str) -> Result<Language, UsersError> {
+    Language::parse(tag).ok_or_else(|| UsersError::LocaleRefused {
+        got: tag.chars().take(SHOWN_CHARS).collect(),
+    })
 }
 
 impl PersonName {

@@ -16,6 +16,8 @@ pub(crate) enum UsersError {
     UserIdRefused { got: String },
     #[error("name: {chars} characters, wanted 1 to 100 without control characters")]
     NameRefused { chars: usize },
+    #[error("locale: got {got:?}, wanted a language that we write: en or ja")]
+    LocaleRefused { got: String },
     #[error("user_ids: got {got}, wanted {PAGE_MAX_ENTRIES} or less")]
     TooManyUsers { got: usize },
     #[error("{field}: {chars} characters, wanted {least} to {most} without control characters")]
@@ -68,6 +70,7 @@ impl From<UsersError> for Fault {
             UsersError::UserIdRefused { .. } => Fault::invalid("user_id", text),
             UsersError::TooManyUsers { .. } => Fault::invalid("user_ids", text),
             UsersError::NameRefused { .. } => Fault::invalid("name", text),
+            UsersError::LocaleRefused { .. } => Fault::invalid("locale", text),
             UsersError::PartRefused { field, .. }
             | UsersError::LocationRefused { field, .. }
             | UsersError::Missing { field } => Fault::invalid(field, text),

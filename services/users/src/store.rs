@@ -1,6 +1,6 @@
 //! Every statement on profiles and addresses.
 
-use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_kernel::{Id, Language, Timestamp, id};
 use holdfast_platform::envelope::{
     SubjectKey, WrappedKey,
     subject_keys::{delete_key, insert_keys},
@@ -29,8 +29,8 @@ pub(crate) async fn insert_profile(
     let email = vault.lay(&key, EMAIL, &profile.email);
     let name = vault.lay(&key, NAME, profile.name.as_str());
     let done = sqlx::query(
-        "INSERT INTO profile (user_id, email, name, sealed_email, sealed_name, created_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO profile (user_id, email, name, sealed_email, sealed_name, created_at, version, locale)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (user_id) DO NOTHING",
     )
     .bind(profile.user.uuid())
@@ -40,6 +40,7 @@ pub(crate) async fn insert_profile(
     .bind(name.sealed)
     .bind(profile.created_at.to_sqlx())
     .bind(profile.version)
+    .bind(profile.locale.map(Language::tag))
     .execute(&mut *db)
     .await?;
     let is_new = done.rows_affected() == 1;
@@ -67,7 +68,7 @@ pub(crate) async fn find_profiles(
 ) -> Result<Vec<Profile>, UsersError> {
     let users: Vec<Uuid> = users.iter().map(|user| user.uuid()).collect();
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+        "SELECT user_id, email, name, sealed_email, sealed_name, locale, created_at, profile.version,
             subject_key.version AS key_version, wrapped
          FROM profile LEFT JOIN subject_key ON subject = user_id
          WHERE user_id = ANY($1)",
@@ -85,7 +86,7 @@ pub(crate) async fn lock_profile(
     user: Id<id::User>,
 ) -> Result<Option<Profile>, UsersError> {
     let row: Option<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+        "SELECT user_id, email, name, sealed_email, sealed_name, locale, created_at, profile.version,
             subject_key.version AS key_version, wrapped
          FROM profile LEFT JOIN subject_key ON subject = user_id
          WHERE user_id = $1 FOR UPDATE OF profile",
@@ -104,7 +105,7 @@ pub(crate) async fn lock_plain_profiles(
     limit: i64,
 ) -> Result<Vec<Profile>, UsersError> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT user_id, email, name, sealed_email, sealed_name, created_at, profile.version,
+        "SELECT user_id, email, name, sealed_email, sealed_name, locale, created_at, profile.version,
             subject_key.version AS key_version, wrapped
          FROM profile LEFT JOIN subject_key ON subject = user_id
          WHERE name IS NOT NULL ORDER BY user_id LIMIT $1 FOR UPDATE OF profile",
@@ -125,7 +126,8 @@ pub(crate) async fn save_profile(
     let email = vault.lay(&key, EMAIL, &profile.email);
     let name = vault.lay(&key, NAME, profile.name.as_str());
     sqlx::query(
-        "UPDATE profile SET email = $2, name = $3, sealed_email = $4, sealed_name = $5, version = $6
+        "UPDATE profile SET email = $2, name = $3, sealed_email = $4, sealed_name = $5, version = $6,
+            locale = $7
          WHERE user_id = $1",
     )
     .bind(profile.user.uuid())
@@ -134,6 +136,7 @@ pub(crate) async fn save_profile(
     .bind(email.sealed)
     .bind(name.sealed)
     .bind(profile.version)
+    .bind(profile.locale.map(Language::tag))
     .execute(db)
     .await?;
     Ok(())
@@ -148,8 +151,8 @@ pub(crate) async fn erase_person(
     now: Timestamp,
 ) -> Result<Option<i64>, UsersError> {
     let version: Option<i64> = sqlx::query_scalar(
-        "UPDATE profile SET email = NULL, name = NULL, sealed_email = NULL, sealed_name = NULL, erased_at = $2,
-            version = version + 1
+        "UPDATE profile SET email = NULL, name = NULL, sealed_email = NULL, sealed_name = NULL, locale = NULL,
+            erased_at = $2, version = version + 1
          WHERE user_id = $1 AND erased_at IS NULL
          RETURNING version",
     )
@@ -282,6 +285,7 @@ struct Row {
     name: Option<String>,
     sealed_email: Option<Vec<u8>>,
     sealed_name: Option<Vec<u8>>,
+    locale: Option<String>,
     created_at: jiff_sqlx::Timestamp,
     version: i64,
     key_version: Option<i32>,
@@ -322,10 +326,16 @@ impl Row {
         let name = PersonName::parse(&name).map_err(|refused| {
             UsersError::Unreadable(format!("profile.name of {user}: {refused}"))
         })?;
+        let locale = self.locale.map(|tag| {
+            Language::parse(&tag).ok_or_else(|| {
+                UsersError::Unreadable(format!("profile.locale of {user}: got {tag:?}"))
+            })
+        });
         Ok(Some(Profile {
             user,
             email,
             name,
+            locale: locale.transpose()?,
             created_at: Timestamp::from(self.created_at),
             version: self.version,
         }))

@@ -177,6 +177,7 @@ impl From<Account> for pb::Account {
             role: account.role.as_str().to_owned(),
             created_at: Some(wire::timestamp(account.created_at)),
             is_active: account.is_active,
+            locale: String::new(),
         }
     }
 }

@@ -13,6 +13,8 @@ async fn an_account_comes_with_its_profile_and_is_announced_once() {
         .expect("registered");
     assert_eq!(account.email, ADA);
     assert_eq!(account.role, "user");
+    // What users made of the languages they read.
+    assert_eq!(account.locale, "ja");
     let [profile] = &world.users.profiles()[..] else {
         panic!("one profile");
     };

@@ -137,6 +137,7 @@ impl World {
             email: email.to_owned(),
             password: password.to_owned(),
             name: "Ada".to_owned(),
+            languages: "ja".to_owned(),
         };
         match self.auth.clone().register(request).await {
             Ok(answer) => Ok(answer.into_inner().account.expect("an account")),
@@ -455,6 +456,7 @@ impl Book {
                 name: request.name.clone(),
                 created_at: None,
                 version: 1,
+                locale: request.languages.clone(),
             };
             self.profiles.push(profile.clone());
             profile

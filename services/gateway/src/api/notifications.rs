@@ -6,19 +6,16 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::notifications::v1 as pb;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    promised,
-    shape::{Page, Slice, moment, optional_moment, paged},
+    languages, promised,
+    shape::{Page, Slice, moment, optional_moment, paged, told},
 };
 use crate::{Gateway, decode::Query, problems::Problem, reply::Reply};
-
-/// Longest list of languages that is passed on, in characters; browsers send a few dozen.
-const LANGUAGES_MAX_CHARS: usize = 256;
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
@@ -45,7 +42,7 @@ struct Notification {
     read_at: Option<String>,
 }
 
-/// Lists what one was told, newest first, in the language of `Accept-Language`: English or Japanese.
+/// Lists what one was told, newest first, in the language of one's profile; else in that of `Accept-Language`.
 #[utoipa::path(get, path = "/v1/notifications", tag = "notifications",
     params(Slice, ("accept-language" = Option<String>, Header)), responses((status = 200, body = Page<Notification>)))]
 async fn list_notifications(
@@ -95,22 +92,14 @@ async fn read_notification(
     Ok(Reply::ok(&notification(read)?))
 }
 
-fn languages(headers: &HeaderMap) -> String {
-    headers
-        .get(header::ACCEPT_LANGUAGE)
-        .and_then(|value| value.to_str().ok())
-        .map(|text| text.chars().take(LANGUAGES_MAX_CHARS).collect())
-        .unwrap_or_default()
-}
-
-fn notification(told: pb::Notification) -> Result<Notification, Problem> {
+fn notification(shown: pb::Notification) -> Result<Notification, Problem> {
     Ok(Notification {
-        created_at: moment(told.created_at.as_ref(), "notifications")?,
-        read_at: optional_moment(told.read_at.as_ref()),
-        id: told.id,
-        r#type: told.r#type,
-        title: told.title,
-        text: told.text,
-        order_id: (!told.order_id.is_empty()).then_some(told.order_id),
+        created_at: moment(shown.created_at.as_ref(), "notifications")?,
+        read_at: optional_moment(shown.read_at.as_ref()),
+        id: shown.id,
+        r#type: shown.r#type,
+        title: shown.title,
+        text: shown.text,
+        order_id: told(shown.order_id),
     })
 }

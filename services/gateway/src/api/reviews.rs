@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Answer, if_match, promised,
-    shape::{Page, Slice, moment, paged},
+    shape::{Page, Slice, moment, paged, told},
 };
 use crate::{
     Gateway,
@@ -247,7 +247,6 @@ fn shown(found: Option<pb::Review>) -> Result<Reply, Problem> {
 }
 
 fn review(review: pb::Review) -> Result<Review, Problem> {
-    let told = |text: String| (!text.is_empty()).then_some(text);
     Ok(Review {
         created_at: moment(review.created_at.as_ref(), "reviews")?,
         written_at: moment(review.written_at.as_ref(), "reviews")?,

@@ -109,6 +109,11 @@ pub(super) fn optional_moment(timestamp: Option<&prost_types::Timestamp>) -> Opt
     wire::moment(timestamp).map(|moment| moment.to_string())
 }
 
+/// What a peer left empty because there is none.
+pub(super) fn told(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// `requires_action` of `PAYMENT_STATUS_REQUIRES_ACTION`.
 pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)

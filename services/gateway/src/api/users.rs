@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Answer, if_match, promised, shape::moment};
+use super::{
+    Answer, if_match, languages, promised,
+    shape::{moment, told},
+};
 use crate::{
     Gateway, decode::Json, error::GatewayError, problems::Problem, reply::Reply,
     server::ClientAddress,
@@ -57,11 +60,15 @@ struct RefreshToken {
     refresh_token: String,
 }
 
+/// What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProfileChange {
     #[schema(example = "Ada King")]
-    name: String,
+    name: Option<String>,
+    /// The language of mail and notifications: `en` or `ja`.
+    #[schema(example = "ja")]
+    locale: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -80,6 +87,9 @@ struct User {
     name: String,
     /// `user`, `staff` or `admin`.
     role: String,
+    /// The language of mail and notifications, `en` or `ja`; null: none was named.
+    #[schema(example = "en")]
+    locale: Option<String>,
     created_at: String,
 }
 
@@ -95,13 +105,19 @@ struct Tokens {
     refresh_expires_in: i64,
 }
 
-/// Makes an account. No token comes with it: log in.
-#[utoipa::path(post, path = "/v1/users/register", tag = "identity", request_body = Registration, responses((status = 201, body = User)))]
-async fn register(State(gateway): State<Gateway>, Json(asked): Json<Registration>) -> Answer {
+/// Makes an account. No token comes with it: log in. The language of `Accept-Language` becomes the profile's.
+#[utoipa::path(post, path = "/v1/users/register", tag = "identity", request_body = Registration,
+    params(("accept-language" = Option<String>, Header)), responses((status = 201, body = User)))]
+async fn register(
+    State(gateway): State<Gateway>,
+    headers: HeaderMap,
+    Json(asked): Json<Registration>,
+) -> Answer {
     let request = auth_pb::RegisterRequest {
         email: asked.email,
         password: asked.password,
         name: asked.name,
+        languages: languages(&headers),
     };
     let answer = gateway
         .peers
@@ -117,6 +133,7 @@ async fn register(State(gateway): State<Gateway>, Json(asked): Json<Registration
         email: account.email,
         name: account.name,
         role: account.role,
+        locale: told(account.locale),
     };
     Ok(Reply::created(&user, "/v1/users/me").into_response())
 }
@@ -216,6 +233,7 @@ async fn change_my_profile(
         user_id: claims.sub.to_string(),
         name: asked.name,
         expected_version: if_match(&headers)?.unwrap_or_default(),
+        locale: asked.locale,
     });
     let answer = gateway
         .peers
@@ -255,6 +273,7 @@ fn profile(profile: Option<users_pb::Profile>, claims: &Claims) -> Result<Reply,
         email: profile.email,
         name: profile.name,
         role: claims.role.as_str().to_owned(),
+        locale: told(profile.locale),
     };
     Ok(Reply::ok(&user).tagged(profile.version))
 }

@@ -39,17 +39,19 @@ async fn somebody_registers_and_logs_in_and_out() {
                 role: "user".to_owned(),
                 created_at: AT,
                 is_active: true,
+                locale: asked.languages.clone(),
             }),
         })
     });
     let told = world
         .post("/v1/users/register")
+        .with("accept-language", "ja")
         .send(&json!({"email": "ada@example.com", "password": "correct horse", "name": "Ada"}))
         .await;
     assert_eq!(told.status, 201);
     assert_eq!(
         told.json(),
-        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "locale": "ja", "created_at": AT_TEXT})
     );
 
     let tokens = || auth::Tokens {
@@ -177,6 +179,7 @@ async fn admins_see_accounts_with_their_names_and_change_their_standing() {
         role: role.to_owned(),
         created_at: AT,
         is_active,
+        locale: String::new(),
     };
     let profile = || users::Profile {
         user_id: "usr_1".to_owned(),
@@ -184,10 +187,11 @@ async fn admins_see_accounts_with_their_names_and_change_their_standing() {
         name: "Ada".to_owned(),
         created_at: AT,
         version: 3,
+        locale: "en".to_owned(),
     };
     let shown = |role: &str, is_active: bool| {
         json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": role, "is_active": is_active,
-            "created_at": AT_TEXT})
+            "locale": "en", "created_at": AT_TEXT})
     };
     world
         .auth
@@ -371,6 +375,7 @@ async fn what_is_held_of_somebody_is_given_to_them_and_forgotten_by_admins() {
             role: "user".to_owned(),
             created_at: AT,
             is_active: true,
+            locale: String::new(),
         }),
     }));
     world.users.get_profile.then(Ok(users::GetProfileResponse {
@@ -380,6 +385,7 @@ async fn what_is_held_of_somebody_is_given_to_them_and_forgotten_by_admins() {
             name: "Ada".to_owned(),
             created_at: AT,
             version: 1,
+            locale: "ja".to_owned(),
         }),
     }));
     world
@@ -402,7 +408,7 @@ async fn what_is_held_of_somebody_is_given_to_them_and_forgotten_by_admins() {
         .json();
     assert_eq!(
         told["account"],
-        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+        json!({"id": "usr_1", "email": "ada@example.com", "name": "Ada", "role": "user", "locale": "ja", "created_at": AT_TEXT})
     );
     assert_eq!(
         (&told["addresses"], &told["sessions"]),
@@ -467,6 +473,7 @@ async fn a_profile_is_read_with_its_tag_and_changed_with_it() {
             name: name.to_owned(),
             created_at: AT,
             version,
+            locale: String::new(),
         })
     };
     world.users.get_profile.then(Ok(users::GetProfileResponse {
@@ -480,7 +487,7 @@ async fn a_profile_is_read_with_its_tag_and_changed_with_it() {
     assert_eq!(told.header("etag"), Some("\"3\""));
     assert_eq!(
         told.json(),
-        json!({"id": user, "email": "ada@example.com", "name": "Ada", "role": "user", "created_at": AT_TEXT})
+        json!({"id": user, "email": "ada@example.com", "name": "Ada", "role": "user", "locale": null, "created_at": AT_TEXT})
     );
 
     let changed = Fault::new(
@@ -497,14 +504,16 @@ async fn a_profile_is_read_with_its_tag_and_changed_with_it() {
         }))
         .then(Err(changed.into()));
     let rename = || world.ask(Method::PATCH, "/v1/users/me").by(&world.buyer);
-    let told = rename().send(&json!({"name": "Ada King"})).await;
+    let told = rename()
+        .send(&json!({"name": "Ada King", "locale": "en"}))
+        .await;
     assert_eq!(
         (told.status.as_u16(), told.header("etag")),
         (200, Some("\"4\""))
     );
     let told = rename()
         .with("if-match", "\"3\"")
-        .send(&json!({"name": "Ada"}))
+        .send(&json!({"locale": "ja"}))
         .await;
     assert_eq!(told.problem(), (412, "precondition_failed".into()));
     assert_eq!(told.json()["version"], 4);
@@ -512,6 +521,11 @@ async fn a_profile_is_read_with_its_tag_and_changed_with_it() {
     assert_eq!(
         (asked[0].expected_version, asked[1].expected_version),
         (0, 3)
+    );
+    let wished = |at: usize| (asked[at].name.as_deref(), asked[at].locale.as_deref());
+    assert_eq!(
+        [wished(0), wished(1)],
+        [(Some("Ada King"), Some("en")), (None, Some("ja"))]
     );
     let told = rename()
         .send(&json!({"name": "Ada", "role": "admin"}))

@@ -1,9 +1,9 @@
 //! What people find in their list.
 
 use holdfast_platform::{consumer::Handling, identity::Role};
-use tonic::Code;
+use tonic::{Code, Status};
 
-use crate::world::World;
+use crate::world::{ADDRESS, World, profile_of_reader};
 
 #[tokio::test]
 async fn people_read_what_they_were_told_newest_first_in_their_language() {
@@ -27,6 +27,23 @@ async fn people_read_what_they_were_told_newest_first_in_their_language() {
     let japanese = world.list("ja-JP,en;q=0.5", 0, "").await.expect("a list");
     assert_eq!(japanese.notifications[2].title, "Holdfast へようこそ");
     assert_eq!(japanese.notifications[1].id, english.notifications[1].id);
+}
+
+#[tokio::test]
+async fn the_language_that_a_person_chose_comes_before_what_their_client_names() {
+    let world = World::new().await;
+    world.hears(&world.registration()).await;
+    let titled = async |languages: &str| {
+        let list = world.list(languages, 0, "").await.expect("a list");
+        list.notifications[0].title.clone()
+    };
+    (world.users.get_profile)
+        .otherwise(|asked| Ok(profile_of_reader(&asked.user_id, ADDRESS, "ja")));
+    assert_eq!(titled("en").await, "Holdfast へようこそ");
+    // Where users is away, the client's word has to do.
+    (world.users.get_profile).otherwise(|_| Err(Status::unavailable("away")));
+    assert_eq!(titled("en").await, "Welcome to Holdfast");
+    assert_eq!(titled("ja").await, "Holdfast へようこそ");
 }
 
 #[tokio::test]

@@ -283,11 +283,21 @@ impl World {
 }
 
 pub(crate) fn profile(user: &str, address: &str) -> users::GetProfileResponse {
+    profile_of_reader(user, address, "")
+}
+
+/// Of somebody who named this language.
+pub(crate) fn profile_of_reader(
+    user: &str,
+    address: &str,
+    locale: &str,
+) -> users::GetProfileResponse {
     users::GetProfileResponse {
         profile: Some(users::Profile {
             user_id: user.to_owned(),
             email: address.to_owned(),
             name: "Hanako".to_owned(),
+            locale: locale.to_owned(),
             ..users::Profile::default()
         }),
     }

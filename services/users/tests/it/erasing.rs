@@ -24,7 +24,9 @@ async fn lives_in_york(world: &World) {
 #[tokio::test]
 async fn of_an_erased_person_nothing_is_left_and_everybody_is_told_once() {
     let world = World::new().await;
-    world.create_profile("ada@example.com", "Ada").await;
+    world
+        .create_profile_of_reader("ada@example.com", "Ada", "ja")
+        .await;
     lives_in_york(&world).await;
     for _ in 0..2 {
         world.hears_of_deactivation(true).await;
@@ -36,7 +38,8 @@ async fn of_an_erased_person_nothing_is_left_and_everybody_is_told_once() {
     assert_eq!(refused.code(), Code::NotFound);
     let left: (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM subject_key), (SELECT count(*) FROM address),
-            (SELECT count(*) FROM profile WHERE sealed_name IS NOT NULL OR sealed_email IS NOT NULL)",
+            (SELECT count(*) FROM profile WHERE sealed_name IS NOT NULL OR sealed_email IS NOT NULL
+                OR locale IS NOT NULL)",
     )
     .fetch_one(&world.database())
     .await

@@ -6,7 +6,7 @@ mod sealing;
 mod statements;
 mod world;
 
-use holdfast_platform::identity::Role;
+use holdfast_platform::{fault::Fault, identity::Role};
 use holdfast_proto::users::v1 as pb;
 use tonic::{Code, Request};
 use world::World;
@@ -48,6 +48,36 @@ async fn a_rename_of_a_version_that_moved_on_is_refused_and_leaves_no_trace() {
 }
 
 #[tokio::test]
+async fn a_person_is_written_to_in_the_language_they_read_until_they_name_another() {
+    let world = World::new().await;
+    let made = world
+        .create_profile_of_reader("ada@example.com", "Ada", "fr, ja;q=0.8, en;q=0.5")
+        .await;
+    assert_eq!(made.locale, "ja");
+    for _ in 0..2 {
+        let changed = world.change(None, Some("en-GB"), 0).await.expect("changed");
+        assert_eq!((changed.locale.as_str(), changed.version), ("en", 2));
+        assert_eq!(changed.name, "Ada");
+    }
+    let renamed = world.rename("Ada Lovelace", 2).await.expect("renamed");
+    assert_eq!(renamed.locale, "en");
+    let refused = world.change(Some("Eve"), Some("tlh"), 0).await;
+    let refused = Fault::from_status(&refused.expect_err("not ours"));
+    assert_eq!(refused.items()[0]["field"], "locale");
+    assert_eq!(world.profile().await, renamed);
+}
+
+#[tokio::test]
+async fn who_reads_no_language_of_ours_names_none() {
+    let world = World::new().await;
+    let made = world
+        .create_profile_of_reader("ada@example.com", "Ada", "fr,*;q=0.1")
+        .await;
+    assert_eq!(made.locale, "");
+    assert_eq!(world.profile().await, made);
+}
+
+#[tokio::test]
 async fn anothers_profile_does_not_exist_for_a_user_and_exists_for_staff() {
     let world = World::new().await;
     world.create_profile("ada@example.com", "Ada").await;
@@ -82,8 +112,8 @@ async fn admins_read_many_profiles_and_rename_anybody() {
 
     let rename = |name: &str| pb::UpdateProfileRequest {
         user_id: world.user().to_string(),
-        name: name.to_owned(),
-        expected_version: 0,
+        name: Some(name.to_owned()),
+        ..pb::UpdateProfileRequest::default()
     };
     let refused = world
         .client()
@@ -105,6 +135,7 @@ async fn only_the_service_that_makes_accounts_makes_profiles() {
         user_id: world.user().to_string(),
         email: "ada@example.com".to_owned(),
         name: "Ada".to_owned(),
+        languages: String::new(),
     };
     let admin = world.somebody(Role::Admin);
     let refused = world.client().create_profile(admin.ask(request())).await;

@@ -91,10 +91,21 @@ impl World {
     }
 
     pub(crate) async fn create_profile(&self, email: &str, name: &str) -> pb::Profile {
+        self.create_profile_of_reader(email, name, "").await
+    }
+
+    /// Of somebody who reads these languages.
+    pub(crate) async fn create_profile_of_reader(
+        &self,
+        email: &str,
+        name: &str,
+        languages: &str,
+    ) -> pb::Profile {
         let request = pb::CreateProfileRequest {
             user_id: self.owner.user.to_string(),
             email: email.to_owned(),
             name: name.to_owned(),
+            languages: languages.to_owned(),
         };
         let answer = self
             .client()
@@ -108,10 +119,20 @@ impl World {
     }
 
     pub(crate) async fn rename(&self, name: &str, version: i64) -> Result<pb::Profile, Status> {
+        self.change(Some(name), None, version).await
+    }
+
+    pub(crate) async fn change(
+        &self,
+        name: Option<&str>,
+        locale: Option<&str>,
+        version: i64,
+    ) -> Result<pb::Profile, Status> {
         let request = pb::UpdateProfileRequest {
             user_id: self.owner.user.to_string(),
-            name: name.to_owned(),
+            name: name.map(str::to_owned),
             expected_version: version,
+            locale: locale.map(str::to_owned),
         };
         let answer = self
             .client()

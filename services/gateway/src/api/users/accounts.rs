@@ -16,7 +16,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     super::{
         if_match, promised,
-        shape::{Page, Slice, moment, paged},
+        shape::{Page, Slice, moment, paged, told},
     },
     ProfileChange,
 };
@@ -44,6 +44,9 @@ struct Account {
     name: String,
     /// `user`, `staff` or `admin`.
     role: String,
+    /// The language of mail and notifications, `en` or `ja`; null: none was named.
+    #[schema(example = "en")]
+    locale: Option<String>,
     /// Whether it may log in.
     is_active: bool,
     created_at: String,
@@ -99,15 +102,15 @@ async fn list_accounts(
         user_ids: user_ids.collect(),
     });
     let profiles = gateway.peers.users.clone().get_profiles(request).await?;
-    let mut names: HashMap<String, String> = profiles
+    let mut profiles: HashMap<String, users_pb::Profile> = profiles
         .into_inner()
         .profiles
         .into_iter()
-        .map(|profile| (profile.user_id, profile.name))
+        .map(|profile| (profile.user_id.clone(), profile))
         .collect();
     let accounts = answer.accounts.into_iter().map(|found| {
-        let name = names.remove(&found.id).unwrap_or_default();
-        account(found, name)
+        let profile = profiles.remove(&found.id).unwrap_or_default();
+        account(found, profile)
     });
     let accounts = accounts.collect::<Result<_, _>>()?;
     Ok(Reply::ok(&Page::<Account>::new(accounts, answer.page)))
@@ -140,10 +143,12 @@ async fn change_account(
         user_id: found.id.clone(),
         name: asked.name,
         expected_version: if_match(&headers)?.unwrap_or_default(),
+        locale: asked.locale,
     });
     let answer = gateway.peers.users.clone().update_profile(request).await?;
     let profile = promised(answer.into_inner().profile, "users", "the profile")?;
-    Ok(Reply::ok(&account(found, profile.name)?).tagged(profile.version))
+    let version = profile.version;
+    Ok(Reply::ok(&account(found, profile)?).tagged(version))
 }
 
 /// Forgets a person: profile, addresses, e-mail, sessions. What was bought stays in the books, under the id alone.
@@ -210,16 +215,18 @@ async fn with_profile(
     });
     let answer = gateway.peers.users.clone().get_profile(request).await?;
     let profile = promised(answer.into_inner().profile, "users", "the profile")?;
-    Ok(Reply::ok(&account(found, profile.name)?).tagged(profile.version))
+    let version = profile.version;
+    Ok(Reply::ok(&account(found, profile)?).tagged(version))
 }
 
-fn account(account: pb::Account, name: String) -> Result<Account, Problem> {
+fn account(account: pb::Account, profile: users_pb::Profile) -> Result<Account, Problem> {
     Ok(Account {
         created_at: moment(account.created_at.as_ref(), "auth")?,
         id: account.id,
         email: account.email,
-        name,
+        name: profile.name,
         role: account.role,
+        locale: told(profile.locale),
         is_active: account.is_active,
     })
 }

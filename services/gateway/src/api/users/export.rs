@@ -8,7 +8,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    super::{promised, shape::moment},
+    super::{
+        promised,
+        shape::{moment, told},
+    },
     addresses::{self, Address},
     logged_in,
     sessions::{self, Session},
@@ -35,6 +38,7 @@ struct ExportedAccount {
     email: String,
     name: String,
     role: String,
+    locale: Option<String>,
     created_at: String,
 }
 
@@ -82,6 +86,7 @@ async fn export(
             email: account.email,
             name: profile.name,
             role: account.role,
+            locale: told(profile.locale),
         },
         addresses: addresses::kept(&gateway, &caller).await?,
         sessions: sessions::open(&gateway, &caller).await?,
