@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod mail;
 pub(crate) mod messages;
 pub(crate) mod migrate;
 pub(crate) mod seed;

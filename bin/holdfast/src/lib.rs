@@ -8,7 +8,9 @@ mod assemble;
 pub mod client;
 mod commands;
 mod databases;
+mod dead_mail;
 mod home;
+mod internal;
 mod parked;
 mod process;
 pub mod products;
@@ -58,6 +60,8 @@ enum Command {
     Seed,
     /// Lists and replays messages that were set aside
     Messages(commands::messages::Args),
+    /// Lists mail that was given up, and lets it be tried again
+    Mail(commands::mail::Args),
     /// Starts, seeds and buys, shows what happened, and goes on serving
     Demo(commands::demo::Args),
 }
@@ -98,6 +102,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(args) => commands::token::run(&settings, &args).await,
         Command::Seed => commands::seed::run(&settings).await,
         Command::Messages(args) => commands::messages::run(&settings, args).await,
+        Command::Mail(args) => commands::mail::run(&settings, args).await,
         Command::Demo(args) => commands::demo::run(settings, args).await,
     }
 }

@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
+use crate::internal::OPERATOR;
+
 /// Lists parked messages, of all consumers here or of `?consumer=`: the oldest [`LIST_MAX_MESSAGES`] of each.
 pub(crate) const LIST_PATH: &str = "/messages/parked";
 /// Replays the messages of a key.
 pub(crate) const REPLAY_PATH: &str = "/messages/replay";
-/// The name that the binary's own commands go by.
-pub(crate) const OPERATOR: &str = "operator";
 
 /// A consumer, and the schema in which its position and its parked messages lie.
 #[derive(Clone)]
@@ -58,11 +58,16 @@ struct Entry {
 
 /// The two pages over these consumers.
 pub(crate) fn routes(listeners: Vec<Listener>, verifier: Verifier) -> Router {
-    Router::new()
+    let pages = Router::new()
         .route(LIST_PATH, get(list))
         .route(REPLAY_PATH, post(replay))
-        .with_state(Arc::new(listeners))
-        .layer(middleware::from_fn_with_state(verifier, operators_only))
+        .with_state(Arc::new(listeners));
+    for_operators(pages, verifier)
+}
+
+/// Pages that only who holds the installation's secret gets to see.
+pub(crate) fn for_operators(pages: Router, verifier: Verifier) -> Router {
+    pages.layer(middleware::from_fn_with_state(verifier, operators_only))
 }
 
 async fn operators_only(
@@ -126,7 +131,7 @@ async fn replay(
 }
 
 /// What an operator is told of a failure: all of it.
-struct Failure(String);
+pub(crate) struct Failure(String);
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {

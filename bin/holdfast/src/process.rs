@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
+use holdfast_kernel::Clock;
 use holdfast_platform::{
     bus::Bus,
     clock::SystemClock,
@@ -26,6 +27,7 @@ use sqlx::PgPool;
 use crate::{
     assemble::{self, Assembly, Ground, SERVICES},
     databases::{Databases, Opening},
+    dead_mail,
     home::Home,
     parked,
 };
@@ -154,7 +156,7 @@ async fn start_parts(
         internal: url(&internal),
         grpc: grpc.as_ref().map(url),
     };
-    let pages = parked::routes(listeners(&assembly), assembly.verifier.clone());
+    let pages = operators_pages(&assembly, ground.clock.clone());
     serve_internal(internal, checks(&assembly), pages, shutdown);
     if let Some(grpc) = grpc {
         let reflection = process
@@ -281,6 +283,20 @@ fn serve_grpc(
             tracing::error!(%error, "gRPC door");
         }
     });
+}
+
+/// What operators may ask of the services here, at the internal door.
+fn operators_pages(assembly: &Assembly, clock: Arc<dyn Clock>) -> Router {
+    let verifier = &assembly.verifier;
+    let pages = parked::routes(listeners(assembly), verifier.clone());
+    let mut parts = assembly.parts.iter();
+    match parts.find(|part| part.service.name == "notifications") {
+        Some(part) => {
+            let database = part.database.clone();
+            pages.merge(dead_mail::routes(database, clock, verifier.clone()))
+        }
+        None => pages,
+    }
 }
 
 /// Who listens here, for the operator who replays what they set aside.

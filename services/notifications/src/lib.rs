@@ -2,10 +2,11 @@
 //!
 //! Read in this order: `domain` (what is told, and by which rules mail goes), `messages` (the news it comes from),
 //! `texts` (the words), `letter` (a mail as it travels), `post` (who takes it: a folder or a mail server), `worker` (who
-//! brings it there), `people` (who they are), `api` (the door), `store` (the tables),
+//! brings it there), `people` (who they are), `api` (the door), [`dead`] (mail that was given up), `store` (the tables),
 //! `points` (where tests make it fail), `error` (how it refuses).
 
 mod api;
+pub mod dead;
 mod domain;
 mod error;
 mod letter;

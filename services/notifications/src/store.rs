@@ -8,6 +8,7 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
+    dead::DeadMail,
     domain::{Bounds, Facts, Kind, MAIL_WINDOW, News, Notification, Settled},
     error::NotificationsError,
 };
@@ -186,6 +187,46 @@ pub(crate) async fn settle(
     Ok(())
 }
 
+/// Mail that was given up, the oldest first.
+pub(crate) async fn list_dead(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<DeadMail>, sqlx::Error> {
+    let rows: Vec<DeadRow> = sqlx::query_as(
+        "SELECT notification.id, mail.user_id, notification.kind, mail.told_at, mail.tries, mail.note
+         FROM mail JOIN notification ON notification.id = mail.notification_id
+         WHERE mail.state = 'dead' ORDER BY mail.told_at, mail.seq LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(DeadRow::read).collect())
+}
+
+/// Makes mail that was given up due again, as if never tried: the oldest, or only that of a notification. Says how many.
+pub(crate) async fn revive_dead(
+    db: &mut PgConnection,
+    only: Option<Id<id::Notification>>,
+    limit: i64,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let revived = sqlx::query(
+        "WITH dead AS MATERIALIZED (
+             SELECT notification_id FROM mail
+             WHERE state = 'dead' AND ($1::uuid IS NULL OR notification_id = $1)
+             ORDER BY told_at, seq LIMIT $2 FOR UPDATE SKIP LOCKED
+         )
+         UPDATE mail SET state = 'waiting', tries = 0, due_at = $3, settled_at = NULL
+         FROM dead WHERE mail.notification_id = dead.notification_id",
+    )
+    .bind(only.map(|notification| notification.uuid()))
+    .bind(limit)
+    .bind(now.to_sqlx())
+    .execute(db)
+    .await?;
+    Ok(revived.rows_affected())
+}
+
 /// Those of these blinded addresses that get no mail any more.
 pub(crate) async fn suppressed(
     db: &mut PgConnection,
@@ -280,6 +321,29 @@ impl ClaimedRow {
             epoch: self.epoch,
             tries: self.tries,
         })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct DeadRow {
+    id: Uuid,
+    user_id: Uuid,
+    kind: String,
+    told_at: jiff_sqlx::Timestamp,
+    tries: i32,
+    note: String,
+}
+
+impl DeadRow {
+    fn read(self) -> DeadMail {
+        DeadMail {
+            notification: Id::new(self.id),
+            user: Id::new(self.user_id),
+            kind: self.kind,
+            told_at: self.told_at.into(),
+            tries: self.tries,
+            note: self.note,
+        }
     }
 }
 

@@ -3,20 +3,14 @@
 //! A replay takes effect where the message would have: in the running service, with its peers and its workers. So the
 //! command asks the server, at its internal door, and proves by the installation's secret that it may.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use anyhow::bail;
-use holdfast_platform::{
-    identity::{PEER_HEADER, PeerIdentity},
-    settings::Settings,
-};
-use serde_json::{Value, json};
+use holdfast_platform::settings::Settings;
+use serde_json::json;
 
 use crate::{
-    assemble,
-    home::Home,
-    parked::{LIST_PATH, OPERATOR, REPLAY_PATH},
-    process,
+    internal::InternalDoor,
+    parked::{LIST_PATH, REPLAY_PATH},
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,21 +43,13 @@ enum What {
 
 #[expect(clippy::print_stdout, reason = "the messages are the command's answer")]
 pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitCode> {
-    let home = Home::find(&settings.section("process")?)?;
-    let internal = match args.internal {
-        Some(url) => url,
-        None => home.address()?.internal,
-    };
-    let key = assemble::peer_key(&process::secrets(settings, &home)?);
-    let operator = PeerIdentity::new(OPERATOR, key, Arc::new(process::clock(settings)?));
-    let http = reqwest::Client::new();
+    let door = InternalDoor::find(settings, args.internal)?;
     match args.what {
         What::List { consumer } => {
-            let mut url = reqwest::Url::parse(&format!("{internal}{LIST_PATH}"))?;
-            if let Some(consumer) = &consumer {
-                url.query_pairs_mut().append_pair("consumer", consumer);
-            }
-            let parked = ask(http.get(url), &operator).await?;
+            let only: Vec<(&str, &str)> = (consumer.iter())
+                .map(|consumer| ("consumer", consumer.as_str()))
+                .collect();
+            let parked = door.get(LIST_PATH, &only).await?;
             for message in parked.as_array().into_iter().flatten() {
                 println!("{message}");
             }
@@ -75,8 +61,7 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
             key,
         } => {
             let body = json!({"consumer": consumer, "topic": topic, "key": key});
-            let request = http.post(format!("{internal}{REPLAY_PATH}")).json(&body);
-            let done = ask(request, &operator).await?;
+            let done = door.post(REPLAY_PATH, &body).await?;
             println!("{done}");
             let finished = done["stopped"].is_null();
             Ok(if finished {
@@ -86,15 +71,4 @@ pub(crate) async fn run(settings: &Settings, args: Args) -> anyhow::Result<ExitC
             })
         }
     }
-}
-
-async fn ask(request: reqwest::RequestBuilder, operator: &PeerIdentity) -> anyhow::Result<Value> {
-    let proof = operator.request(()).into_parts().0.into_headers();
-    let response = request.headers(proof).send().await?;
-    let status = response.status();
-    let text = response.text().await?;
-    if !status.is_success() {
-        bail!("the server answered {status} to {PEER_HEADER}: {text}");
-    }
-    Ok(serde_json::from_str(&text)?)
 }

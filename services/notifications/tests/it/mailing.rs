@@ -2,11 +2,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use holdfast_notifications::Settings;
+use holdfast_kernel::Clock as _;
+use holdfast_notifications::{Settings, dead};
 use jiff::SignedDuration;
 use tonic::Status;
 
-use crate::world::{ADDRESS, World, header, profile};
+use crate::world::{ADDRESS, World, header, profile, profile_of_reader};
 
 #[tokio::test]
 async fn news_goes_out_once_each_in_the_order_it_happened() {
@@ -40,6 +41,61 @@ async fn news_goes_out_once_each_in_the_order_it_happened() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn mail_is_in_the_language_of_the_profile() {
+    let world = World::new().await;
+    (world.users.get_profile)
+        .otherwise(|asked| Ok(profile_of_reader(&asked.user_id, ADDRESS, "ja")));
+    world.hears(&world.registration()).await;
+    world.mails_become(&["sent 1"]).await;
+    let letters = world.letters();
+    let letter = &letters[0].1;
+    // "Holdfast へようこそ" as a header carries it.
+    assert!(
+        header(letter, "Subject").starts_with("Holdfast =?utf-8?"),
+        "{letter}"
+    );
+}
+
+#[tokio::test]
+async fn mail_that_was_given_up_goes_out_once_it_is_revived() {
+    let world = World::new().await;
+    let folder = world.mail_folder();
+    fs::remove_dir(&folder).expect("removed");
+    fs::write(&folder, "no folder").expect("written");
+    let stays_dead = world.order_news("order.confirmed", 3);
+    for message in [&world.registration(), &stays_dead] {
+        world.hears(message).await;
+    }
+    for (tries, secs) in [(1, 60), (2, 240), (3, 960), (4, 3_840)] {
+        let wanted = format!("waiting {tries}");
+        world.mails_become(&[&wanted, &wanted]).await;
+        world.pass(secs);
+    }
+    world.mails_become(&["dead 5", "dead 5"]).await;
+    fs::remove_file(&folder).expect("removed");
+    fs::create_dir(&folder).expect("made");
+
+    let mut db = world.db.app().acquire().await.expect("a connection");
+    let listed = dead::list(&mut db).await.expect("a list");
+    let told: Vec<(&str, i32)> = (listed.iter())
+        .map(|mail| (mail.kind.as_str(), mail.tries))
+        .collect();
+    assert_eq!(told, [("user.registered", 5), ("order.confirmed", 5)]);
+    assert!(listed[0].note.starts_with("mail folder: "), "{listed:?}");
+    let one = Some(listed[0].notification);
+    for wanted in [1, 0] {
+        let revived = dead::revive(&mut db, one, world.clock.now()).await;
+        assert_eq!(revived.expect("revived"), wanted);
+    }
+    world.mails_become(&["sent 1", "dead 5"]).await;
+    let revived = dead::revive(&mut db, None, world.clock.now()).await;
+    assert_eq!(revived.expect("revived"), 1);
+    world.mails_become(&["sent 1", "sent 1"]).await;
+    assert_eq!(world.letters().len(), 2);
+    assert_eq!(dead::list(&mut db).await.expect("a list"), []);
 }
 
 #[tokio::test]
