@@ -348,6 +348,9 @@ impl assemble::Part {
             let (database, bus) = (database.clone(), bus.clone());
             shutdown.work(name, consumer.run(database, bus, shutdown.workers()));
         }
+        if let Some(hearing) = service.hearing {
+            shutdown.work("hearing", hearing.run(bus.clone(), shutdown.workers()));
+        }
         for task in service.tasks {
             shutdown.work(task.name, task.work);
         }

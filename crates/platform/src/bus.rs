@@ -49,6 +49,9 @@ pub trait Partition: Send + Sync {
 
     /// The offset of the oldest message still there, or that the next one will get.
     async fn oldest(&mut self) -> Result<i64, BusError>;
+
+    /// The offset that the next message will get.
+    async fn end(&mut self) -> Result<i64, BusError>;
 }
 
 /// A partition of a topic.

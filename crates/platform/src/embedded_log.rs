@@ -191,6 +191,11 @@ impl Partition for LogPartition {
         let extent = extent(&mut *self.pool.acquire().await?, &self.place).await?;
         Ok(extent.log_start)
     }
+
+    async fn end(&mut self) -> Result<i64, BusError> {
+        let extent = extent(&mut *self.pool.acquire().await?, &self.place).await?;
+        Ok(extent.next_offset)
+    }
 }
 
 /// Where a partition begins, and the offset its next message will get.

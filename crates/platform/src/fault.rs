@@ -3,7 +3,7 @@
 //! A fault crosses process borders as a gRPC status with `google.rpc.ErrorInfo`. The gateway turns the reason into an
 //! HTTP status and code by one table; the gRPC code alone never decides.
 
-use std::{borrow::Cow, collections::HashMap, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, collections::HashMap, error::Error, fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use tonic::{Code, Status};
@@ -40,7 +40,7 @@ const DOMAIN: &str = "holdfast";
 const ITEMS: &str = "errors";
 
 /// A refusal or failure.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fault {
     code: FaultCode,
     reason: Cow<'static, str>,
@@ -48,7 +48,8 @@ pub struct Fault {
     figures: HashMap<String, String>,
     items: Vec<Value>,
     retry_after: Option<Duration>,
-    cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Shared: many may wait for what failed once.
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl Fault {
@@ -83,7 +84,7 @@ impl Fault {
     /// A defect of ours; the cause is logged where the fault is answered and told to nobody.
     pub fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut fault = Self::new(FaultCode::Internal, "INTERNAL", "the service failed");
-        fault.cause = Some(cause.into());
+        fault.cause = Some(Arc::from(cause.into()));
         fault
     }
 
@@ -94,7 +95,7 @@ impl Fault {
             "UNAVAILABLE",
             "the service cannot answer now, ask again",
         );
-        fault.cause = Some(cause.into());
+        fault.cause = Some(Arc::from(cause.into()));
         fault
     }
 

@@ -403,6 +403,9 @@ impl Verifier {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let now = self.0.clock.now().as_second();
         let known = lock(&self.0.verified).get(&digest).cloned();
+        let outcome = if known.is_some() { "hit" } else { "miss" };
+        metrics::counter!("holdfast_cache_reads_total", "cache" => "identity.tokens", "outcome" => outcome)
+            .increment(1);
         if let Some(claims) = known {
             return if claims.exp > now {
                 Ok(claims)

@@ -10,6 +10,7 @@ use tonic::service::Routes;
 use crate::{
     cluster::Secrets,
     consumer::Consumer,
+    hearing::Hearing,
     identity::{PeerIdentity, Verifier},
     outbox::Wake,
     relay::Fold,
@@ -42,6 +43,8 @@ pub struct Service {
     pub routes: Routes,
     /// What it listens to, with its database, in which each effect and its position move together.
     pub consumers: Vec<Consumer>,
+    /// What all its processes hear, for what they keep in memory.
+    pub hearing: Option<Hearing>,
     /// Makes messages of what the service wrote down in a denser form; only the ledger does.
     pub fold: Option<Arc<dyn Fold>>,
     /// Its workers.
@@ -55,6 +58,7 @@ impl Service {
             name,
             routes,
             consumers: Vec::new(),
+            hearing: None,
             fold: None,
             tasks: Vec::new(),
         }

@@ -18,7 +18,7 @@ use holdfast_platform::{
         Access, AccessTable, Caller, Gate, PEER_HEADER, PeerIdentity, PeerKey, Role, Verifier,
     },
 };
-use holdfast_testkit::FakeClock;
+use holdfast_testkit::{FakeClock, Meter, Realm};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use jiff::SignedDuration;
 use jsonwebtoken::{
@@ -733,4 +733,18 @@ mod gates {
             "{shown}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_token_that_was_verified_once_is_known_again() {
+    let meter = Meter::new();
+    let _measured = meter.measure();
+    let realm = Realm::new(FakeClock::new(holdfast_kernel::Timestamp::UNIX_EPOCH));
+    let verifier = realm.verifier();
+    let asker = realm.somebody(Role::User);
+    for _ in 0..3 {
+        verifier.verify(asker.token()).await.expect("a sound token");
+    }
+    verifier.verify("another").await.expect_err("no token");
+    assert_eq!(meter.reads("identity.tokens", ["miss", "hit"]), [2, 2]);
 }

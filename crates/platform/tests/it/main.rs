@@ -1,5 +1,6 @@
 //! The platform's mechanisms on the real things: servers, folders, processes, connections.
 
+mod cache;
 mod child;
 mod cluster;
 mod failpoint;

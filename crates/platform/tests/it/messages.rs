@@ -22,7 +22,7 @@ use holdfast_platform::{
 use jiff::SignedDuration;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::{Notify, mpsc};
 use world::{
     CONSUMER, Gated, LEVELS, LosesAnswers, Recorder, Running, SERVICE, SlowReader, THINGS, Trouble,
@@ -1042,6 +1042,107 @@ mod traces {
         let traces = heard.0.lock().expect("not poisoned");
         assert_eq!(traces.len(), 2);
         assert_ne!(traces[0], traces[1]);
+    }
+}
+
+mod hearing {
+    use holdfast_platform::hearing::{Hearing, Listener};
+
+    use super::*;
+
+    /// Notes what it hears, and whether it hears.
+    #[derive(Default)]
+    struct Ear {
+        heard: Mutex<Vec<String>>,
+        hears: Mutex<Vec<bool>>,
+    }
+
+    impl Listener for Ear {
+        fn heard(&self, message: &Message) {
+            let heard = format!("{} {}", message.key, message.version);
+            self.heard.lock().expect("not poisoned").push(heard);
+        }
+
+        fn set_hearing(&self, hears: bool) {
+            self.hears.lock().expect("not poisoned").push(hears);
+        }
+    }
+
+    impl Ear {
+        fn heard(&self) -> Vec<String> {
+            self.heard.lock().expect("not poisoned").clone()
+        }
+
+        fn hears(&self) -> Vec<bool> {
+            self.hears.lock().expect("not poisoned").clone()
+        }
+    }
+
+    fn open(bus: Arc<dyn Bus>) -> (Arc<Ear>, Running) {
+        let ear = Arc::new(Ear::default());
+        let hearing = Hearing::new(SERVICE, &[THINGS, LEVELS], ear.clone());
+        let running = Running::of(|shutdown| tokio::spawn(hearing.run(bus, shutdown)));
+        (ear, running)
+    }
+
+    #[tokio::test]
+    async fn every_process_hears_all_that_is_told_from_when_it_says_so() {
+        let world = World::new().await;
+        world.put(&thing("before", 1)).await;
+        let (one, other) = (open(world.bus()), open(world.bus()));
+        for (ear, _) in [&one, &other] {
+            until("it hears", async || ear.hears() == [true]).await;
+        }
+        world.put(&thing("a", 1)).await;
+        world.put(&level("b", 7)).await;
+        for (ear, _) in [&one, &other] {
+            until("both came", async || ear.heard().len() == 2).await;
+            let mut heard = ear.heard();
+            heard.sort_unstable();
+            assert_eq!(heard, ["a 1", "b 7"]);
+        }
+        for (ear, running) in [one, other] {
+            running.stop().await;
+            assert_eq!(ear.hears(), [true, false]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_may_have_told_anything() {
+        let world = World::new().await;
+        let (ear, running) = open(world.bus());
+        until("it hears", async || ear.hears() == [true]).await;
+        world.put_raw(THINGS.name(), "a", "nonsense").await;
+        world.put(&thing("a", 1)).await;
+        until("the next one came", async || ear.heard() == ["a 1"]).await;
+        assert_eq!(ear.hears(), [true, true]);
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn while_the_bus_is_away_nothing_is_heard_and_that_is_said() {
+        let world = World::new().await;
+        let (ear, running) = open(world.bus());
+        until("it hears", async || ear.hears() == [true]).await;
+        let mut admin = PgConnection::connect(&world.database.admin_url())
+            .await
+            .expect("the server is there");
+        admin
+            .execute("ALTER TABLE bus.message RENAME TO away")
+            .await
+            .expect("taken away");
+        until("it is deaf", async || ear.hears() == [true, false]).await;
+        admin
+            .execute("ALTER TABLE bus.away RENAME TO message")
+            .await
+            .expect("brought back");
+        until("it begins anew", async || {
+            ear.hears() == [true, false, true]
+        })
+        .await;
+        world.put(&thing("a", 1)).await;
+        until("it hears again", async || ear.heard() == ["a 1"]).await;
+        running.stop().await;
     }
 }
 

@@ -574,4 +574,8 @@ impl Partition for SlowPartition {
     async fn oldest(&mut self) -> Result<i64, BusError> {
         self.inner.oldest().await
     }
+
+    async fn end(&mut self) -> Result<i64, BusError> {
+        self.inner.end().await
+    }
 }
