@@ -25,7 +25,7 @@ const ROOMS_WITHOUT_A_NOUN: [&str; 8] = [
 ];
 
 /// Types of messages that nobody outside is told of.
-const NOT_PUBLIC: &[&str] = &["audit.recorded"];
+const NOT_PUBLIC: &[&str] = &["audit.recorded", "listing.changed"];
 
 const DRAWN: (&str, &str) = (
     "<!-- drawn from the sources: make graph -->\n",

@@ -5,7 +5,7 @@ mod change;
 mod create;
 mod list;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, sync::Arc};
 
 use holdfast_kernel::{Currency, Id, Money, id, time};
 use holdfast_platform::{
@@ -18,13 +18,16 @@ use holdfast_proto::{
     catalog::v1::{self as pb, catalog_service_server::CatalogService},
     money::v1 as money_pb,
 };
+use sqlx::PgConnection;
 use tonic::{Request, Response, Status};
 
 use crate::{
     Peers,
     domain::{self, Product},
     error::{CatalogError, Field},
-    listing, store,
+    listing,
+    shown::{Detail, Shown},
+    store,
 };
 
 /// Who may call what.
@@ -50,32 +53,60 @@ const QUOTE_MAX_SKUS: usize = 1_000;
 pub(crate) struct Api {
     peers: Peers,
     context: Context,
+    shown: Shown,
 }
 
 impl Api {
-    pub(crate) fn new(peers: Peers, context: Context) -> Self {
-        Self { peers, context }
+    pub(crate) fn new(peers: Peers, context: Context, shown: Shown) -> Self {
+        Self {
+            peers,
+            context,
+            shown,
+        }
     }
 
-    /// Products with what the ledger last told is available of each variant, and what reviews last told of each.
-    async fn encode(&self, products: Vec<Product>) -> Result<Vec<pb::Product>, CatalogError> {
-        let variants = products.iter().flat_map(|product| &product.draft.variants);
+    /// Says of each variant what the ledger last told is available.
+    async fn stock(&self, products: &mut [pb::Product]) -> Result<(), CatalogError> {
+        let variants = products.iter().flat_map(|product| &product.variants);
         let skus: Vec<&str> = variants.map(|variant| variant.sku.as_str()).collect();
         let mut db = database::acquire(&self.context.database).await?;
         let available = store::available(&mut db, &skus).await?;
-        let ids: Vec<_> = products.iter().map(|product| product.id.uuid()).collect();
-        let mut histograms = store::histograms(&mut db, &ids).await?;
         drop(db);
-        let encoded = products.into_iter().map(|product| {
-            let histogram = histograms.remove(&product.id.uuid()).unwrap_or_default();
-            encode_product(product, &available, histogram)
-        });
-        Ok(encoded.collect())
+        let variants = (products.iter_mut()).flat_map(|product| &mut product.variants);
+        for variant in variants {
+            let known = available.get(&variant.sku).copied();
+            variant.available = known.unwrap_or_default();
+        }
+        Ok(())
     }
 
+    /// A product as it was just written, with what the ledger and reviews last told.
     async fn encode_one(&self, product: Product) -> Result<pb::Product, CatalogError> {
-        let mut encoded = self.encode(vec![product]).await?;
-        Ok(encoded.pop().expect("one product in, one product out"))
+        let mut db = database::acquire(&self.context.database).await?;
+        let encoded = encode(&mut db, vec![product]).await?;
+        drop(db);
+        self.stocked(encoded).await
+    }
+
+    async fn stocked(&self, mut products: Vec<pb::Product>) -> Result<pb::Product, CatalogError> {
+        self.stock(&mut products).await?;
+        Ok(products.pop().expect("one product in, one product out"))
+    }
+
+    /// A product by id or slug as staff see it: past what is kept in memory.
+    async fn written(&self, name: &str) -> Result<Option<Detail>, CatalogError> {
+        let mut db = database::acquire(&self.context.database).await?;
+        let product = match name.parse::<Id<id::Product>>() {
+            Ok(id) => store::find_product(&mut db, id).await?,
+            Err(_) => store::find_product_by_slug(&mut db, name).await?,
+        };
+        let Some(product) = product else {
+            return Ok(None);
+        };
+        let id = product.id.uuid();
+        let mut histograms = store::histograms(&mut db, &[id]).await?;
+        let histogram = histograms.remove(&id).unwrap_or_default();
+        Ok(Some(Detail { product, histogram }))
     }
 }
 
@@ -88,6 +119,8 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::CreateProductResponse>, Status> {
         let actor = Caller::of(&request)?.user()?.to_string();
         let listing = create::parse_listing(request.into_inner(), actor)?;
+        let made: Id<id::Product> = listing.request.makes();
+        let _forgetting = self.shown.forgetting(&made.to_string());
         let now = time::to_micros(self.context.clock.now());
         let product = listing::list(listing, &self.peers, &self.context, now).await?;
         Ok(Response::new(pb::CreateProductResponse {
@@ -103,21 +136,22 @@ impl CatalogService for Api {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let (name, currency) = (request.id, parse_currency("currency", &request.currency)?);
-        let mut db = database::acquire(&self.context.database).await?;
-        let product = match name.parse::<Id<id::Product>>() {
-            Ok(id) => store::find_product(&mut db, id).await?,
-            Err(_) => store::find_product_by_slug(&mut db, &name).await?,
+        let detail = if caller.has(Role::Staff) {
+            self.written(&name).await?.map(Arc::new)
+        } else {
+            let found = self.shown.product(&name, &self.context.database).await?;
+            found.filter(|found| found.product.status == domain::Status::Published)
         };
-        drop(db);
-        let product = product
-            .filter(|found| found.status == domain::Status::Published || caller.has(Role::Staff))
-            .and_then(|found| match currency {
-                Some(currency) => found.sold_in(currency),
-                None => Some(found),
-            })
-            .ok_or(CatalogError::UnknownProduct)?;
+        let detail = detail.ok_or(CatalogError::UnknownProduct)?;
+        let product = detail.product.clone();
+        let product = match currency {
+            Some(currency) => product.sold_in(currency),
+            None => Some(product),
+        };
+        let product = product.ok_or(CatalogError::UnknownProduct)?;
+        let encoded = encode_product(product, detail.histogram.clone());
         Ok(Response::new(pb::GetProductResponse {
-            product: Some(self.encode_one(product).await?),
+            product: Some(self.stocked(vec![encoded]).await?),
         }))
     }
 
@@ -158,7 +192,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateProductRequest>,
     ) -> Result<Response<pb::UpdateProductResponse>, Status> {
-        let product = self.change(request.into_inner()).await?;
+        let request = request.into_inner();
+        let _forgetting = self.shown.forgetting(&request.product_id);
+        let product = self.change(request).await?;
         Ok(Response::new(pb::UpdateProductResponse {
             product: Some(self.encode_one(product).await?),
         }))
@@ -169,7 +205,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteProductRequest>,
     ) -> Result<Response<pb::DeleteProductResponse>, Status> {
-        self.delete(&request.into_inner()).await?;
+        let request = request.into_inner();
+        let _forgetting = self.shown.forgetting(&request.product_id);
+        self.delete(&request).await?;
         Ok(Response::new(pb::DeleteProductResponse {}))
     }
 
@@ -180,6 +218,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::AddVariantResponse>, Status> {
         let actor = Caller::of(&request)?.user()?.to_string();
         let addition = create::parse_addition(request.into_inner(), actor)?;
+        let _forgetting = self.shown.forgetting(&addition.product.to_string());
         let now = time::to_micros(self.context.clock.now());
         let product = listing::add_variant(addition, &self.peers, &self.context, now).await?;
         Ok(Response::new(pb::AddVariantResponse {
@@ -192,7 +231,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateVariantRequest>,
     ) -> Result<Response<pb::UpdateVariantResponse>, Status> {
-        let product = self.change_variant(request.into_inner()).await?;
+        let request = request.into_inner();
+        let _forgetting = self.shown.forgetting(&request.product_id);
+        let product = self.change_variant(request).await?;
         Ok(Response::new(pb::UpdateVariantResponse {
             product: Some(self.encode_one(product).await?),
         }))
@@ -203,7 +244,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteVariantRequest>,
     ) -> Result<Response<pb::DeleteVariantResponse>, Status> {
-        self.remove_variant(&request.into_inner()).await?;
+        let request = request.into_inner();
+        let _forgetting = self.shown.forgetting(&request.product_id);
+        self.remove_variant(&request).await?;
         Ok(Response::new(pb::DeleteVariantResponse {}))
     }
 
@@ -231,6 +274,7 @@ impl CatalogService for Api {
         request: Request<pb::CreateCategoryRequest>,
     ) -> Result<Response<pb::CreateCategoryResponse>, Status> {
         let now = time::to_micros(self.context.clock.now());
+        let _forgetting = self.shown.forgetting_lists();
         let category = Some(self.make_category(request.into_inner(), now).await?);
         Ok(Response::new(pb::CreateCategoryResponse { category }))
     }
@@ -240,6 +284,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateCategoryRequest>,
     ) -> Result<Response<pb::UpdateCategoryResponse>, Status> {
+        let _forgetting = self.shown.forgetting_lists();
         let category = Some(self.change_category(request.into_inner()).await?);
         Ok(Response::new(pb::UpdateCategoryResponse { category }))
     }
@@ -249,6 +294,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteCategoryRequest>,
     ) -> Result<Response<pb::DeleteCategoryResponse>, Status> {
+        let _forgetting = self.shown.forgetting_lists();
         self.remove_category(request.into_inner()).await?;
         Ok(Response::new(pb::DeleteCategoryResponse {}))
     }
@@ -304,20 +350,27 @@ fn refused(name: impl Into<String>, text: impl Into<String>) -> CatalogError {
     })
 }
 
-fn encode_product(
-    product: Product,
-    available: &HashMap<String, i64>,
-    histogram: Vec<i64>,
-) -> pb::Product {
+/// Products with what reviews last told of each; what is available of them is not said here.
+async fn encode(
+    db: &mut PgConnection,
+    products: Vec<Product>,
+) -> Result<Vec<pb::Product>, CatalogError> {
+    let ids: Vec<_> = products.iter().map(|product| product.id.uuid()).collect();
+    let mut histograms = store::histograms(db, &ids).await?;
+    let encoded = products.into_iter().map(|product| {
+        let histogram = histograms.remove(&product.id.uuid()).unwrap_or_default();
+        encode_product(product, histogram)
+    });
+    Ok(encoded.collect())
+}
+
+fn encode_product(product: Product, histogram: Vec<i64>) -> pb::Product {
     let draft = product.draft;
     let variants = draft
         .variants
         .into_iter()
         .map(|variant| pb::Variant {
-            available: available
-                .get(variant.sku.as_str())
-                .copied()
-                .unwrap_or_default(),
+            available: 0,
             sku: variant.sku.to_string(),
             name: variant.name,
             options: variant.options.into_iter().collect(),

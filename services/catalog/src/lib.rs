@@ -1,7 +1,8 @@
 //! Products, their variants and categories: what is for sale, under which name, at which price.
 //!
 //! Read in this order: `domain` (products and what they may look like), `listing` (how a product gets its first stock
-//! and is put on sale), `changing` (how it changes after that), `search` (how it is found), `stock` (what is shown as available), `api` (the door), `store` (its tables), `messages`,
+//! and is put on sale), `changing` (how it changes after that), `search` (how it is found), `shown` (what is
+//! kept in memory of that), `stock` (what is shown as available), `api` (the door), `store` (its tables), `messages`,
 //! `error`.
 
 mod api;
@@ -11,6 +12,7 @@ mod error;
 mod listing;
 mod messages;
 mod search;
+mod shown;
 mod stock;
 mod store;
 
@@ -26,6 +28,8 @@ use holdfast_proto::{
 use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
+
+use crate::shown::Shown;
 
 pub use api::ACCESS;
 
@@ -57,10 +61,13 @@ pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let verifier = context.verifier.clone();
     let finding = search::keep_findable(context.clone());
     let asking = stock::ask_for_all_missing(peers.clone(), context.clone());
-    let server = CatalogServiceServer::new(api::Api::new(peers, context));
+    let (shown, clock) = (Shown::new(&context.clock), context.clock.clone());
+    let hearing = shown.hearing();
+    let server = CatalogServiceServer::new(api::Api::new(peers, context, shown));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Ok(Service {
-        consumers: vec![messages::stock_listener(), messages::review_listener()],
+        consumers: vec![messages::stock_listener(), messages::review_listener(clock)],
+        hearing: Some(hearing),
         tasks: vec![
             Task::new("keeping products findable", finding),
             Task::new("asking what is available", asking),

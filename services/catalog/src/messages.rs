@@ -1,8 +1,8 @@
 //! What this service tells others, and what it listens to.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use holdfast_kernel::{Id, Timestamp, id};
+use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
@@ -19,6 +19,12 @@ use crate::{
 };
 
 const TOPIC: Topic = Topic::ordinary("holdfast.products");
+/// What lists show without a product having changed. A topic of its own, for of it only the last word counts.
+const LISTINGS: Topic = Topic::state("holdfast.listings");
+/// What makes wrong what is kept in memory.
+pub(crate) const HEARD: &[Topic] = &[TOPIC, LISTINGS];
+/// The key under which all is told that concerns no single product.
+const EVERY_LIST: &str = "lists";
 /// Declared as inventory declares it.
 const STOCK: Topic = Topic::state("holdfast.stock");
 /// Declared as reviews declares it.
@@ -77,6 +83,30 @@ pub(crate) async fn announce_deleted(
     Ok(outbox::announce(db, message).await?)
 }
 
+#[derive(Serialize)]
+struct ListingChanged {}
+
+/// Tells the processes of this service that a product is shown otherwise than before, or with none all lists, though no
+/// product has changed.
+pub(crate) async fn announce_listing(
+    db: &mut PgConnection,
+    product: Option<Id<id::Product>>,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let key = product.map_or_else(|| EVERY_LIST.to_owned(), |product| product.to_string());
+    // Rises, and is a version: those begin at one.
+    let version = now.as_microsecond().max(1);
+    let news = Announcement::new(
+        LISTINGS,
+        "listing.changed",
+        &key,
+        version,
+        now,
+        &ListingChanged {},
+    );
+    outbox::announce(db, news).await
+}
+
 #[derive(Deserialize)]
 struct StockUpdated {
     available: i64,
@@ -129,15 +159,17 @@ struct ReviewChanged {
 }
 
 /// Listens to what the reviews of products come to.
-pub(crate) fn review_listener() -> Consumer {
+pub(crate) fn review_listener(clock: Arc<dyn Clock>) -> Consumer {
     const INTERESTS: &[Interest] = &[Interest {
         topic: REVIEWS,
         kinds: &["review.published", "review.removed"],
     }];
-    Consumer::new("catalog.reviews", INTERESTS, ReviewListener)
+    Consumer::new("catalog.reviews", INTERESTS, ReviewListener { clock })
 }
 
-struct ReviewListener;
+struct ReviewListener {
+    clock: Arc<dyn Clock>,
+}
 
 #[tonic::async_trait]
 impl Handler for ReviewListener {
@@ -146,6 +178,10 @@ impl Handler for ReviewListener {
         let product: Id<id::Product> = message.key.parse().map_err(Handling::permanent)?;
         let ReviewChanged { histogram } = message.decode()?;
         let stars = Stars { histogram };
-        Ok(store::note_rating(db, product, &stars, message.version).await?)
+        if store::note_rating(db, product, &stars, message.version).await? {
+            let now = time::to_micros(self.clock.now());
+            announce_listing(db, Some(product), now).await?;
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use holdfast_kernel::{Timestamp, page::InvalidPage};
+use holdfast_kernel::{Timestamp, page::InvalidPage, time};
 use holdfast_platform::{database, service::Context};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::{
         words::{Document, Query, Weight, folded_name},
     },
     error::CatalogError,
+    messages,
     store::{self, Counted, Filter, Findable, Hit, Shelf, Terms},
 };
 
@@ -219,6 +220,8 @@ async fn refind_one(context: &Context) -> Result<bool, CatalogError> {
         let findable = findable(&mut tx, &product).await?;
         store::save_words(&mut tx, id, &findable).await?;
         store::save_findable(&mut tx, &product, &findable).await?;
+        let now = time::to_micros(context.clock.now());
+        messages::announce_listing(&mut tx, Some(id), now).await?;
     }
     database::commit(tx).await?;
     Ok(true)

@@ -1,6 +1,6 @@
 //! Reading and shaping the tree of categories.
 
-use holdfast_kernel::{RequestId, Timestamp};
+use holdfast_kernel::{RequestId, Timestamp, time};
 use holdfast_platform::database;
 use holdfast_proto::catalog::v1 as pb;
 
@@ -8,7 +8,7 @@ use super::{Api, refused};
 use crate::{
     domain::category::{Category, Recategorizing, Tree},
     error::CatalogError,
-    store,
+    messages, store,
 };
 
 /// Products that a refusal to delete their category names.
@@ -66,6 +66,7 @@ impl Api {
         tree.has_room()?;
         tree.may_hang(&category.slug, category.parent.as_deref())?;
         store::insert_category(&mut tx, &category, Some(maker), now).await?;
+        messages::announce_listing(&mut tx, None, now).await?;
         database::commit(tx).await?;
         self.category(&category.slug).await
     }
@@ -99,6 +100,8 @@ impl Api {
             store::save_category(&mut tx, &before.slug, &category).await?;
             let branch = store::category_and_below(&mut tx, &category.slug).await?;
             store::refind_branch(&mut tx, &branch).await?;
+            let now = time::to_micros(self.context.clock.now());
+            messages::announce_listing(&mut tx, None, now).await?;
         }
         database::commit(tx).await?;
         self.category(&category.slug).await

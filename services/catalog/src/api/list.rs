@@ -1,6 +1,6 @@
 //! Reading what is looked for, and telling what was found.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use holdfast_kernel::{
     Currency,
@@ -8,8 +8,9 @@ use holdfast_kernel::{
 };
 use holdfast_platform::database;
 use holdfast_proto::{catalog::v1 as pb, page::v1 as page_pb};
+use sqlx::PgPool;
 
-use super::{Api, parse_currency, refused};
+use super::{Api, encode, parse_currency, refused};
 use crate::{
     domain::{self, Product, words::Query},
     error::CatalogError,
@@ -29,6 +30,7 @@ impl Api {
         request: pb::ListProductsRequest,
         drafts: bool,
     ) -> Result<pb::ListProductsResponse, CatalogError> {
+        let asked_for = asked_for(&request);
         let asked = request.page.unwrap_or_default();
         let currency = parse_currency("currency", &request.currency)?;
         let filter = Filter {
@@ -39,7 +41,7 @@ impl Api {
             price_max: request.price_max,
             drafts,
         };
-        let mut wish = Wish {
+        let wish = Wish {
             query: parse_query(&request.query)?,
             sort: parse_sort(&request.sort)?,
             filter,
@@ -50,24 +52,65 @@ impl Api {
         if !sells(&request.kinds)? {
             return Ok(pb::ListProductsResponse::default());
         }
-        let mut db = database::acquire(&self.context.database).await?;
-        if !request.category.is_empty() {
-            let branch = store::category_and_below(&mut db, &request.category).await?;
-            wish.filter.categories = Some(branch);
-        }
-        let found = search::find(&mut db, &wish).await?;
-        drop(db);
-        let next = found.next.map(|place| PageToken::after(&place));
-        let products = found.products.into_iter();
-        let products = products.filter_map(|product| shown_in(product, currency));
-        Ok(pb::ListProductsResponse {
-            products: self.encode(products.collect()).await?,
-            page: Some(page_pb::PageInfo {
-                next_token: next.unwrap_or_default().into_text(),
-            }),
-            facets: found.facets.map(encode_facets),
-        })
+        let database = self.context.database.clone();
+        let mut list = if drafts {
+            read_list(wish, request.category, database).await?
+        } else {
+            let found = self.shown.lists.get_or_fill(&asked_for, || async move {
+                let list = read_list(wish, request.category, database).await?;
+                Ok(Some(Arc::new(list)))
+            });
+            found
+                .await?
+                .map_or_else(Default::default, |list| (*list).clone())
+        };
+        self.stock(&mut list.products).await?;
+        Ok(list)
     }
+}
+
+/// What is found, without how much of it is available.
+async fn read_list(
+    mut wish: Wish,
+    category: String,
+    database: PgPool,
+) -> Result<pb::ListProductsResponse, CatalogError> {
+    let mut db = database::acquire(&database).await?;
+    if !category.is_empty() {
+        let branch = store::category_and_below(&mut db, &category).await?;
+        wish.filter.categories = Some(branch);
+    }
+    let found = search::find(&mut db, &wish).await?;
+    let next = found.next.map(|place| PageToken::after(&place));
+    let products = found.products.into_iter();
+    let products = products.filter_map(|product| shown_in(product, wish.filter.currency));
+    Ok(pb::ListProductsResponse {
+        products: encode(&mut db, products.collect()).await?,
+        page: Some(page_pb::PageInfo {
+            next_token: next.unwrap_or_default().into_text(),
+        }),
+        facets: found.facets.map(encode_facets),
+    })
+}
+
+/// All that decides what a list of what is on sale shows, as one text. Kinds do not: only goods are sold.
+fn asked_for(request: &pb::ListProductsRequest) -> String {
+    let pb::ListProductsRequest {
+        category,
+        page,
+        currency,
+        query,
+        sort,
+        options,
+        price_min,
+        price_max,
+        kinds: _,
+        facets,
+    } = request;
+    let options: BTreeMap<&String, &String> = options.iter().collect();
+    let page = page.as_ref().map(|page| (page.size, &page.token));
+    let words = (category, currency, query, sort, options);
+    format!("{:?}", (words, price_min, price_max, facets, page))
 }
 
 fn shown_in(product: Product, currency: Option<Currency>) -> Option<Product> {

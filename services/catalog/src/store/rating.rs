@@ -8,14 +8,15 @@ use uuid::Uuid;
 
 use crate::{domain::Stars, error::CatalogError};
 
-/// Takes over what the reviews of a product come to, where that is newer than what is known.
+/// Takes over what the reviews of a product come to, where that is newer than what is known; says whether it
+/// was.
 pub(crate) async fn note_rating(
     db: &mut PgConnection,
     product: Id<id::Product>,
     stars: &Stars,
     version: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let written = sqlx::query(
         "UPDATE product SET histogram = $2, rating = $3, rating_version = $4
          WHERE id = $1 AND rating_version < $4",
     )
@@ -25,7 +26,7 @@ pub(crate) async fn note_rating(
     .bind(version)
     .execute(db)
     .await?;
-    Ok(())
+    Ok(written.rows_affected() > 0)
 }
 
 /// How many reviews give 1, 2, 3, 4 and 5 stars to each of those products that have any.

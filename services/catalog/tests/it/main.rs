@@ -5,6 +5,7 @@ mod changing;
 mod prices;
 mod ratings;
 mod relevance;
+mod shown;
 mod statements;
 mod stock;
 mod world;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use holdfast_kernel::{RequestId, Timestamp};
 use holdfast_platform::{
     consumer::Consumer,
+    hearing::Listener,
     identity::Role,
     message::Message,
     outbox,
@@ -21,7 +22,7 @@ use holdfast_proto::{
 };
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase, peer};
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
 holdfast_testkit::scripted_peer! {
     /// The ledger, as the test says.
@@ -44,13 +45,19 @@ holdfast_testkit::scripted_peer! {
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// One process of the service.
+pub(crate) struct Process {
+    catalog: Transport,
+    consumers: Vec<Consumer>,
+    listener: Arc<dyn Listener>,
+}
+
 pub(crate) struct World {
     db: TestDatabase,
-    stock: Consumer,
-    reviews: Consumer,
+    realm: Realm,
+    pub(crate) process: Process,
     pub(crate) clock: FakeClock,
     pub(crate) inventory: Arc<Inventory>,
-    catalog: Transport,
     pub(crate) admin: Asker,
     pub(crate) staff: Asker,
     pub(crate) buyer: Asker,
@@ -76,32 +83,25 @@ impl World {
                 pools: pools.collect(),
             })
         });
-        let server = InventoryServiceServer::from_arc(inventory.clone());
-        let peers = holdfast_catalog::Peers {
-            inventory: InventoryServiceClient::new(peer::local("inventory", server)),
-        };
-        let context = realm.context("catalog", db.app());
-        let service = holdfast_catalog::build(peers, context).expect("nothing to fail on");
-        for task in service.tasks {
-            tokio::spawn(task.work);
-        }
-        let [stock, reviews] = <[Consumer; 2]>::try_from(service.consumers)
-            .unwrap_or_else(|_| panic!("it listens to the ledger and to reviews"));
         Self {
+            process: Process::start(&db, &realm, &inventory),
             db,
             clock,
-            stock,
-            reviews,
             inventory,
-            catalog: transport::local(Door::new("catalog", service.routes)),
             admin: realm.somebody(Role::Admin),
             staff: realm.somebody(Role::Staff),
             buyer: realm.somebody(Role::User),
+            realm,
         }
     }
 
+    /// One more process of the service, on the same database.
+    pub(crate) fn another_process(&self) -> Process {
+        Process::start(&self.db, &self.realm, &self.inventory)
+    }
+
     pub(crate) fn client(&self) -> CatalogServiceClient<Transport> {
-        CatalogServiceClient::new(self.catalog.clone())
+        self.process.client()
     }
 
     pub(crate) async fn list(
@@ -163,7 +163,7 @@ impl World {
     pub(crate) async fn hear_of_stock(&self, pool: &str, version: i64, available: i64) {
         let data = json!({"pool": pool, "available": available});
         let place = ("holdfast.stock", "stock.updated", pool);
-        self.hear(&self.stock, place, version, data).await;
+        self.hear("catalog.stock", place, version, data).await;
     }
 
     /// Lets the service hear what the reviews of a product come to.
@@ -176,12 +176,12 @@ impl World {
     ) {
         let data = json!({"product_id": product, "rating": 5, "histogram": histogram});
         let place = ("holdfast.reviews", kind, product);
-        self.hear(&self.reviews, place, version, data).await;
+        self.hear("catalog.reviews", place, version, data).await;
     }
 
     async fn hear(
         &self,
-        consumer: &Consumer,
+        consumer: &str,
         (topic, kind, key): (&str, &str, &str),
         version: i64,
         data: Value,
@@ -197,8 +197,57 @@ impl World {
             data,
         };
         let mut db = self.db.app().acquire().await.expect("a connection");
+        let consumer = self.process.consumers.iter().find(|it| it.name() == consumer);
+        let consumer = consumer.expect("it listens");
         let heard = consumer.handle(&mut db, &message).await;
         heard.expect("an effect");
+    }
+
+    /// Lets the service hear what the reviews of a product come to.
+    pub(crate) async fn hear_of_review(&self, product: &str, version: i64, histogram: [i64; 5]) {
+        let message = Message {
+            id: uuid::Uuid::nil(),
+            topic: "holdfast.reviews".to_owned(),
+            key: product.to_owned(),
+            version,
+            kind: "review.published".to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            traceparent: None,
+            data: serde_json::json!({"histogram": histogram}),
+        };
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let heard = self.process.consumers[1].handle(&mut db, &message).await;
+        heard.expect("an effect");
+    }
+
+    /// Lets a process hear all that was announced so far.
+    pub(crate) async fn tell(&self, process: &Process) {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
+        for message in &pending {
+            process.listener.heard(message);
+        }
+    }
+
+    /// The product as a process shows it to a buyer.
+    pub(crate) async fn show_at(&self, process: &Process, id: &str) -> Result<pb::Product, Code> {
+        let request = pb::GetProductRequest {
+            id: id.to_owned(),
+            ..pb::GetProductRequest::default()
+        };
+        let answer = process.client().get_product(self.buyer.ask(request)).await;
+        let answer = answer.map_err(|status| status.code())?;
+        Ok(answer.into_inner().product.expect("set"))
+    }
+
+    /// Sets a price past the service, which tells nobody.
+    pub(crate) async fn price_behind_its_back(&self, sku: &str, price: i64) {
+        sqlx::query("UPDATE variant SET price = $2 WHERE sku = $1")
+            .bind(sku)
+            .bind(price)
+            .execute(&self.db.app())
+            .await
+            .expect("set");
     }
 
     /// Waits until a search finds these skus.
@@ -241,6 +290,35 @@ impl World {
             .iter()
             .map(|message| format!("{} v{}", message.kind, message.version))
             .collect()
+    }
+}
+
+impl Process {
+    fn start(db: &TestDatabase, realm: &Realm, inventory: &Arc<Inventory>) -> Self {
+        let server = InventoryServiceServer::from_arc(inventory.clone());
+        let peers = holdfast_catalog::Peers {
+            inventory: InventoryServiceClient::new(peer::local("inventory", server)),
+        };
+        let context = realm.context("catalog", db.app());
+        let service = holdfast_catalog::build(peers, context).expect("nothing to fail on");
+        for task in service.tasks {
+            tokio::spawn(task.work);
+        }
+        let hearing = service.hearing.expect("it hears its own news");
+        Self {
+            catalog: transport::local(Door::new("catalog", service.routes)),
+            consumers: service.consumers,
+            listener: hearing.listener().clone(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> CatalogServiceClient<Transport> {
+        CatalogServiceClient::new(self.catalog.clone())
+    }
+
+    /// Whether it hears what is written, and so keeps anything; at first it does not.
+    pub(crate) fn hear(&self, hears: bool) {
+        self.listener.set_hearing(hears);
     }
 }
 
