@@ -25,6 +25,7 @@ use crate::{
     },
     error::{Field, InventoryError},
     ledger::{Ledger, Standing},
+    shown::Shown,
     store::{self, Entry, Past},
 };
 
@@ -57,11 +58,37 @@ pub const ACCESS: AccessTable = &[
 pub(crate) struct Api {
     ledger: Ledger,
     context: Context,
+    shown: Shown,
 }
 
 impl Api {
-    pub(crate) fn new(ledger: Ledger, context: Context) -> Self {
-        Self { ledger, context }
+    pub(crate) fn new(ledger: Ledger, context: Context, shown: Shown) -> Self {
+        Self {
+            ledger,
+            context,
+            shown,
+        }
+    }
+
+    /// What the public sees of these pools.
+    async fn publicly(&self, keys: Vec<PoolKey>) -> Result<Vec<pb::Pool>, Status> {
+        let public = |key: &PoolKey, available| pb::Pool {
+            key: key.to_string(),
+            available,
+            ..pb::Pool::default()
+        };
+        if let [key] = keys.as_slice() {
+            let available = self.shown.available(key, &self.ledger).await?;
+            return Ok(available
+                .map(|units| public(key, units))
+                .into_iter()
+                .collect());
+        }
+        let standings = self.ledger.look(keys).await?;
+        let pools = standings.iter().map(|standing| &standing.pool);
+        Ok(pools
+            .map(|pool| public(&pool.key, pool.available()))
+            .collect())
     }
 
     /// How these pools stood at a moment.
@@ -272,23 +299,15 @@ impl InventoryService for Api {
             .iter()
             .filter_map(|key| key.parse().ok())
             .collect();
-        let at = wire::moment(request.at.as_ref()).filter(|_| sees_all);
-        let mut pools: Vec<pb::Pool> = if let Some(at) = at {
+        let pools = if !sees_all {
+            self.publicly(keys).await?
+        } else if let Some(at) = wire::moment(request.at.as_ref()) {
             self.pools_at(keys, at).await?
         } else {
             let standings = self.ledger.look(keys).await?;
             let pools = standings.iter().map(|standing| &standing.pool);
             pools.map(encode_pool).collect()
         };
-        if !sees_all {
-            for pool in &mut pools {
-                *pool = pb::Pool {
-                    key: std::mem::take(&mut pool.key),
-                    available: pool.available,
-                    ..pb::Pool::default()
-                };
-            }
-        }
         Ok(Response::new(pb::GetPoolsResponse { pools }))
     }
 

@@ -51,7 +51,12 @@ pub struct LedgerOptions {
     pub live_max_holds: usize,
     /// What the ledger makes of the database's time: nothing, but in development and tests.
     pub reading: Reading,
+    /// Told of every pool that was written or may have been, before anybody is answered.
+    pub changed: Changed,
 }
+
+/// Whom the writer tells of pools it wrote. On its way to every answer, so it must not take long.
+pub type Changed = Arc<dyn Fn(&PoolKey) + Send + Sync>;
 
 /// Which process writes, as far as this one knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +104,7 @@ impl Ledger {
                 live_max_holds: options.live_max_holds,
             },
             reading: options.reading,
+            changed: options.changed,
             rules,
         };
         let work = Writer::new(options, inbox, known).run(shutdown);

@@ -1,7 +1,8 @@
 //! The ledger: pools, holds, movements. What can run out is taken here and nowhere else.
 //!
 //! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
-//! `api` (the door), `forward` (what stands before it while another process writes), `messages` (what is told to others),
+//! `api` (the door), `forward` (what stands before it while another process writes), `shown`
+//! (what is kept in memory for the public), `messages` (what is told to others),
 //! `seal`, `audit` and `closing` (how the books are proved, and what is let go of), `store` (what is read of them), `error`.
 
 mod api;
@@ -13,6 +14,7 @@ mod forward;
 pub mod ledger;
 mod messages;
 mod seal;
+mod shown;
 mod store;
 
 use std::{sync::Arc, time::Duration};
@@ -37,6 +39,7 @@ pub use closing::drop_months;
 use forward::Forward;
 use ledger::{Ledger, LedgerOptions, Reading};
 pub use seal::{SEAL_PURPOSE, seal_heads};
+use shown::Shown;
 
 /// The schema of this service.
 pub static MIGRATOR: Migrator = sqlx::migrate!();
@@ -79,6 +82,8 @@ pub fn build(
         months: settings.keep_movement_months,
         reading: reading.clone(),
     };
+    let shown = Shown::new(context.clock.clone());
+    let forgetting = shown.clone();
     let options = LedgerOptions {
         database_url: settings.database_url.clone(),
         reached_at: reached_at(settings)?,
@@ -86,11 +91,13 @@ pub fn build(
         account_max_holds: settings.account_max_holds,
         live_max_holds: settings.live_max_holds,
         reading,
+        changed: Arc::new(move |pool| forgetting.forget(pool)),
     };
     let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
     let sealing = seal::keep_sealing(context.clone(), keeping);
     let (verifier, identity) = (context.verifier.clone(), context.identity.clone());
-    let server = InventoryServiceServer::new(api::Api::new(ledger.clone(), context));
+    let hearing = shown.hearing();
+    let server = InventoryServiceServer::new(api::Api::new(ledger.clone(), context, shown));
     let server = Forward::new(server, ledger.clone());
     let mut service = Service::new(
         "inventory",
@@ -100,6 +107,7 @@ pub fn build(
     let own_door = InventoryServiceClient::new(own_door);
     let consumer = messages::binder(ledger, own_door, identity);
     service.consumers.push(consumer);
+    service.hearing = Some(hearing);
     service.fold = Some(Arc::new(messages::Announcer));
     service.tasks.push(Task::new("ledger writer", writing));
     service.tasks.push(Task::new("ledger sealer", sealing));

@@ -26,6 +26,8 @@ use crate::{
 
 /// How pools stand. Only the last word on a key matters.
 const STOCK: Topic = Topic::state("holdfast.stock");
+/// What makes wrong what is kept in memory.
+pub(crate) const HEARD: &[Topic] = &[STOCK];
 /// Pools that sank to their mark; a topic of its own, for within one a key's version is told once.
 const STOCK_LOW: Topic = Topic::state("holdfast.stock_low");
 /// What became of holds without their holder.

@@ -33,6 +33,7 @@ use crate::{
     error::OrdersError,
     points,
     saga::{Method, Phase, Saga},
+    shown::Shown,
     store::{self, Due, Progress},
     worker::Bell,
 };
@@ -89,6 +90,8 @@ pub(crate) struct Desk {
     pub(crate) context: Context,
     pub(crate) settings: Settings,
     pub(crate) bell: Bell,
+    /// Told of every write of an order.
+    pub(crate) shown: Shown,
     /// Purchases under way in this process, for an orderly end.
     pub(crate) running: TaskTracker,
     /// From 0 to 1, for waits that must not march in step.
@@ -311,9 +314,10 @@ impl Run {
         }
         failpoint::hit(points::RECORD.0).await?;
         let mut db = database::acquire(&self.desk.context.database).await?;
-        let recorded = store::record_order(&mut db, &order, &saga, &changes, now).await?;
+        let recorded = store::record_order(&mut db, &order, &saga, &changes, now).await;
         drop(db);
-        if !recorded {
+        self.desk.shown.forget(order.id);
+        if !recorded? {
             // The same request, twice at the same time: the other one carries it out.
             self.recorded = true;
             return Err(Stop::Lost);

@@ -2,8 +2,8 @@
 //!
 //! Read in this order: `domain` (an order and every move it may make), `checkout` (the purchase as a saga: its steps and
 //! what undoes them; `checkout/turn` leads from one to another, `checkout/command` asks the peers), `saga` (how far it
-//! is), `refund` (giving back), `worker` (who takes up what lies still), `api` (the door), `store` (its
-//! tables), `messages` (what is told and listened to), `points` (where tests make it fail), `error` (how it refuses).
+//! is), `refund` (giving back), `worker` (who takes up what lies still), `api` (the door), `shown`
+//! (what is kept in memory for those who only look), `store` (its tables), `messages` (what is told and listened to), `points` (where tests make it fail), `error` (how it refuses).
 
 mod api;
 mod audit;
@@ -14,6 +14,7 @@ mod messages;
 mod points;
 mod refund;
 mod saga;
+mod shown;
 mod store;
 mod worker;
 
@@ -35,6 +36,8 @@ use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+
+use crate::shown::Shown;
 
 pub use api::ACCESS;
 pub use audit::{OrderFact, audit};
@@ -83,11 +86,14 @@ pub fn build(settings: Settings, peers: Peers, context: Context) -> Result<Servi
     let verifier = context.verifier.clone();
     let bell = worker::Bell::default();
     let consumers = messages::consumers(context.clock.clone(), bell.clone());
+    let shown = Shown::new(context.clock.clone());
+    let hearing = shown.hearing();
     let desk = Arc::new(checkout::Desk {
         peers,
         context,
         settings,
         bell,
+        shown,
         running: TaskTracker::new(),
         random: rand::random,
     });
@@ -95,6 +101,7 @@ pub fn build(settings: Settings, peers: Peers, context: Context) -> Result<Servi
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Ok(Service {
         consumers,
+        hearing: Some(hearing),
         tasks: vec![Task::new("purchase worker", worker::work(desk))],
         ..Service::new("orders", routes)
     })

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const ORDERS: Topic = Topic::ordinary("holdfast.orders");
+/// What makes wrong what is kept in memory.
+pub(crate) const HEARD: &[Topic] = &[ORDERS];
 const PAYMENTS: Topic = Topic::ordinary("holdfast.payments");
 const HOLDS: Topic = Topic::ordinary("holdfast.holds");
 

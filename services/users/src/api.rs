@@ -5,16 +5,20 @@ mod addresses;
 use holdfast_kernel::{Id, Language, id, page, time};
 use holdfast_platform::{
     database,
+    fault::Fault,
     identity::{Access, AccessTable, Caller, Role},
     service::Context,
 };
 use holdfast_proto::users::v1::{self as pb, users_service_server::UsersService};
+use sqlx::{Postgres, Transaction};
 use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{self, PersonName, Profile, ProfileChange},
     error::UsersError,
-    messages, store,
+    messages,
+    shown::Shown,
+    store,
     vault::Vault,
 };
 
@@ -36,11 +40,23 @@ pub const ACCESS: AccessTable = &[
 pub(crate) struct Api {
     context: Context,
     vault: Vault,
+    shown: Shown,
 }
 
 impl Api {
-    pub(crate) fn new(context: Context, vault: Vault) -> Self {
-        Self { context, vault }
+    pub(crate) fn new(context: Context, vault: Vault, shown: Shown) -> Self {
+        Self {
+            context,
+            vault,
+            shown,
+        }
+    }
+
+    /// Makes what a transaction did to a profile true, and forgets it, whatever came of that.
+    async fn commit(&self, tx: Transaction<'_, Postgres>, user: Id<id::User>) -> Result<(), Fault> {
+        let committed = database::commit(tx).await;
+        self.shown.forget(user);
+        committed
     }
 }
 
@@ -65,7 +81,7 @@ impl UsersService for Api {
         let profile = store::find_profile(&mut tx, &self.vault, user)
             .await?
             .ok_or(UsersError::UnknownUser)?;
-        database::commit(tx).await?;
+        self.commit(tx, user).await?;
         Ok(Response::new(pb::CreateProfileResponse {
             profile: Some(profile.into()),
         }))
@@ -81,10 +97,17 @@ impl UsersService for Api {
         if !caller.may_see(user) {
             return Err(UsersError::UnknownUser.into());
         }
-        let mut db = database::acquire(&self.context.database).await?;
-        let profile = store::find_profile(&mut db, &self.vault, user)
-            .await?
-            .ok_or(UsersError::UnknownUser)?;
+        let database = &self.context.database;
+        // What is kept in memory is for the person it is of.
+        let is_own = caller.peer().is_none() && caller.user()? == user;
+        let profile = if is_own {
+            let shown = self.shown.find(user, database, &self.vault).await?;
+            shown.map(|profile| (*profile).clone())
+        } else {
+            let mut db = database::acquire(database).await?;
+            store::find_profile(&mut db, &self.vault, user).await?
+        };
+        let profile = profile.ok_or(UsersError::UnknownUser)?;
         Ok(Response::new(pb::GetProfileResponse {
             profile: Some(profile.into()),
         }))
@@ -141,7 +164,7 @@ impl UsersService for Api {
             store::save_profile(&mut tx, &self.vault, &profile).await?;
             messages::announce_updated(&mut tx, &profile, now).await?;
         }
-        database::commit(tx).await?;
+        self.commit(tx, user).await?;
         Ok(Response::new(pb::UpdateProfileResponse {
             profile: Some(profile.into()),
         }))

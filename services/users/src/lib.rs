@@ -1,12 +1,14 @@
 //! Profiles: what a person told us of themselves.
 //!
-//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `vault` (how it lies sealed), `store` (the
+//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `shown` (what it keeps in
+//! memory), `vault` (how it lies sealed), `store` (the
 //! tables), `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
 mod domain;
 mod error;
 mod messages;
+mod shown;
 mod store;
 mod vault;
 
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
-use crate::{error::UsersError, vault::Vault};
+use crate::{error::UsersError, shown::Shown, vault::Vault};
 
 pub use api::ACCESS;
 
@@ -60,10 +62,13 @@ pub async fn build(settings: &Settings, context: Context) -> Result<Service, Sta
     let consumers = messages::consumers(context.clock.clone());
     let envelope = vault.envelope.clone();
     let wrapping = envelope.keep_wrapping(context.database.clone(), context.shutdown.clone());
-    let server = UsersServiceServer::new(api::Api::new(context, vault));
+    let shown = Shown::new(context.clock.clone());
+    let hearing = shown.hearing();
+    let server = UsersServiceServer::new(api::Api::new(context, vault, shown));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     let mut service = Service::new("users", routes);
     service.consumers = consumers;
+    service.hearing = Some(hearing);
     service.tasks = vec![Task::new("keys of persons", wrapping)];
     Ok(service)
 }

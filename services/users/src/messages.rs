@@ -14,6 +14,8 @@ use sqlx::PgConnection;
 use crate::{domain::Profile, error::UsersError, store};
 
 const TOPIC: Topic = Topic::ordinary("holdfast.users");
+/// What makes wrong what is kept in memory.
+pub(crate) const HEARD: &[Topic] = &[TOPIC];
 
 /// News of accounts; those who are erased are forgotten here too.
 const ACCOUNTS: &[Interest] = &[Interest {

@@ -121,6 +121,7 @@ impl Writing {
             account_max_holds: u32::MAX,
             live_max_holds: usize::MAX,
             reading: Arc::new(|database| database),
+            changed: Arc::new(|_| {}),
         };
         let shutdown = CancellationToken::new();
         let (ledger, work) = Ledger::new(options, shutdown.clone());

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    WhoWrites,
+    Changed, WhoWrites,
     batch::{Batch, Turn},
     book::{Book, PoolId, Standing},
     change::Draft,
@@ -141,6 +141,7 @@ pub(super) struct Options {
     pub(super) lease: Duration,
     pub(super) limits: Limits,
     pub(super) reading: Reading,
+    pub(super) changed: Changed,
     pub(super) rules: Rules,
 }
 
@@ -487,6 +488,12 @@ impl Writer {
             return Ok(());
         };
         metrics::histogram!("holdfast_batch_commit_seconds").record(batch.sent_at.elapsed());
+        // Also when it failed: it may be its answer that was lost.
+        for pool in batch.draft.pools.keys() {
+            if let Some(pool) = term.book.pool(*pool) {
+                (self.options.changed)(&pool.key);
+            }
+        }
         match written {
             Ok(database) => {
                 self.failures = 0;

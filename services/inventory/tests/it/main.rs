@@ -7,6 +7,7 @@ use world::{World, line};
 
 mod audit;
 mod closing;
+mod shown;
 mod standby;
 mod statements;
 mod world;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use holdfast_kernel::{Clock, RequestId, Timestamp};
 use holdfast_platform::{
+    hearing::Listener,
     identity::Role,
     message::Message,
     outbox,
@@ -26,6 +27,7 @@ pub(crate) struct World {
     transport: Transport,
     fold: Arc<dyn Fold>,
     consumer: holdfast_platform::consumer::Consumer,
+    listener: Arc<dyn Listener>,
     work: Vec<JoinHandle<()>>,
 }
 
@@ -84,6 +86,7 @@ impl World {
                 .into_iter()
                 .next()
                 .expect("it listens to orders"),
+            listener: (service.hearing.expect("it hears its own news").listener()).clone(),
             db: db.clone(),
             realm: realm.clone(),
             clock: clock.clone(),
@@ -101,6 +104,11 @@ impl World {
 
     pub(crate) fn client(&self) -> InventoryServiceClient<Transport> {
         InventoryServiceClient::new(self.transport.clone())
+    }
+
+    /// Whether this process hears what is written, and so keeps anything; at first it does not.
+    pub(crate) fn hear(&self, hears: bool) {
+        self.listener.set_hearing(hears);
     }
 
     pub(crate) fn somebody(&self, role: Role) -> Asker {

@@ -115,7 +115,9 @@ impl Api {
         }
         store::request_cancel(&mut tx, order.id, &cancel, now).await?;
         failpoint::hit(points::ASK_CANCEL.0).await?;
-        database::commit(tx).await?;
+        let committed = database::commit(tx).await;
+        self.desk.shown.forget(order.id);
+        committed?;
         failpoint::hit(points::ASK_CANCEL.1).await?;
         Ok(())
     }

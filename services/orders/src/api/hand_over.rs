@@ -98,7 +98,9 @@ impl Api {
             store::save_delivery(&mut tx, &order).await?;
         }
         store::insert_handover(&mut tx, &handover).await?;
-        database::commit(tx).await?;
+        let committed = database::commit(tx).await;
+        self.desk.shown.forget(order.id);
+        committed?;
         self.desk.context.wake.wake();
         Ok(order)
     }

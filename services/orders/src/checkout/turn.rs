@@ -335,7 +335,9 @@ impl Run {
         point: Around,
     ) -> Result<(), Stop> {
         failpoint::hit(point.0).await?;
-        database::commit(tx).await?;
+        let committed = database::commit(tx).await;
+        self.desk.shown.forget(self.order.id);
+        committed?;
         self.desk.context.wake.wake();
         Ok(())
     }
@@ -379,7 +381,9 @@ impl Run {
     ) -> Result<bool, Stop> {
         failpoint::hit(point.0).await?;
         let mut db = database::acquire(&self.desk.context.database).await?;
-        let saved = store::save_progress(&mut db, progress, now).await?;
+        let saved = store::save_progress(&mut db, progress, now).await;
+        self.desk.shown.forget(self.order.id);
+        let saved = saved?;
         self.desk.context.wake.wake();
         Ok(saved)
     }

@@ -7,6 +7,7 @@ mod handing_over;
 mod ledger;
 mod line;
 mod reading;
+mod shown;
 mod statements;
 mod stuck;
 mod taken_over;

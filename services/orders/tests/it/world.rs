@@ -10,6 +10,7 @@ use holdfast_platform::{
     database,
     embedded_log::EmbeddedLog,
     fault::Fault,
+    hearing::Listener,
     identity::Role,
     message::Message,
     outbox, settings,
@@ -109,6 +110,7 @@ pub(crate) struct Process {
     runtime: Option<Runtime>,
     transport: Transport,
     pub(crate) consumers: Vec<Consumer>,
+    listener: Arc<dyn Listener>,
     shutdown: CancellationToken,
     works: Vec<JoinHandle<()>>,
 }
@@ -584,6 +586,26 @@ impl World {
             .collect()
     }
 
+    /// Lets the process hear all that was announced so far.
+    pub(crate) async fn tell(&self) {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 1_000).await.expect("the outbox");
+        for message in &pending {
+            self.process.listener.heard(message);
+        }
+    }
+
+    /// Writes how an order's payment stands past the service, which tells nobody.
+    pub(crate) async fn pay_behind_its_back(&self, order: &str, status: &str) {
+        let order: holdfast_kernel::Id<id::Order> = order.parse().expect("an order's id");
+        sqlx::query("UPDATE orders SET payment_status = $2 WHERE id = $1")
+            .bind(order.uuid())
+            .bind(status)
+            .execute(&self.db.app())
+            .await
+            .expect("set");
+    }
+
     /// What must hold whatever happened, once nothing is under way: units and money agree with the orders.
     pub(crate) async fn is_sound(&self) {
         let mut db = self.db.app().acquire().await.expect("a connection");
@@ -657,9 +679,15 @@ impl Process {
             runtime: Some(runtime),
             transport: transport::local(Door::new("orders", service.routes)),
             consumers: service.consumers,
+            listener: (service.hearing.expect("it hears its own news").listener()).clone(),
             shutdown,
             works,
         }
+    }
+
+    /// Whether it hears what is written, and so keeps anything; at first it does not.
+    pub(crate) fn hear(&self, hears: bool) {
+        self.listener.set_hearing(hears);
     }
 
     /// Whether its workers have ended; its door has not.

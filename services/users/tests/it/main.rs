@@ -3,6 +3,7 @@
 mod addresses;
 mod erasing;
 mod sealing;
+mod shown;
 mod statements;
 mod world;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_kernel::{Id, RequestId, Timestamp, id};
 use holdfast_platform::{
     consumer::Consumer,
+    hearing::Listener,
     identity::Role,
     message::Message,
     outbox,
@@ -20,35 +21,41 @@ use tonic::Status;
 pub(crate) struct World {
     db: Arc<TestDatabase>,
     realm: Realm,
+    pub(crate) clock: FakeClock,
+    process: Process,
+    owner: Asker,
+}
+
+/// One process of the service.
+struct Process {
     transport: Transport,
     consumers: Vec<Consumer>,
-    owner: Asker,
+    listener: Arc<dyn Listener>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
         let db = TestDatabase::create("users", &holdfast_users::MIGRATOR).await;
-        let realm = Realm::new(FakeClock::new(Timestamp::UNIX_EPOCH));
+        let clock = FakeClock::new(Timestamp::UNIX_EPOCH);
+        let realm = Realm::new(clock.clone());
         let owner = realm.somebody(Role::User);
         let db = Arc::new(db);
-        let (transport, consumers) = start(&db, &realm, |_| ()).await;
         Self {
+            process: start(&db, &realm, |_| ()).await,
             db,
             realm,
-            transport,
-            consumers,
+            clock,
             owner,
         }
     }
 
     /// Another process on the same database.
     pub(crate) async fn another(&self, change: impl FnOnce(&mut Settings)) -> Self {
-        let (transport, consumers) = start(&self.db, &self.realm, change).await;
         Self {
+            process: start(&self.db, &self.realm, change).await,
             db: self.db.clone(),
             realm: self.realm.clone(),
-            transport,
-            consumers,
+            clock: self.clock.clone(),
             owner: self.owner.clone(),
         }
     }
@@ -71,10 +78,24 @@ impl World {
             traceparent: None,
             data: json!({"user_id": user_id, "erased": erased}),
         };
-        for consumer in &self.consumers {
+        for consumer in &self.process.consumers {
             let mut tx = self.db.app().begin().await.expect("a transaction");
             consumer.handle(&mut tx, &message).await.expect("an effect");
             tx.commit().await.expect("committed");
+        }
+    }
+
+    /// Whether the service hears what is written, and so keeps anything; at first it does not.
+    pub(crate) fn hear(&self, hears: bool) {
+        self.process.listener.set_hearing(hears);
+    }
+
+    /// Lets the service hear all that was announced so far.
+    pub(crate) async fn tell(&self) {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
+        for message in &pending {
+            self.process.listener.heard(message);
         }
     }
 
@@ -87,7 +108,7 @@ impl World {
     }
 
     pub(crate) fn client(&self) -> UsersServiceClient<Transport> {
-        UsersServiceClient::new(self.transport.clone())
+        UsersServiceClient::new(self.process.transport.clone())
     }
 
     pub(crate) async fn create_profile(&self, email: &str, name: &str) -> pb::Profile {
@@ -168,11 +189,7 @@ impl World {
     }
 }
 
-async fn start(
-    db: &TestDatabase,
-    realm: &Realm,
-    change: impl FnOnce(&mut Settings),
-) -> (Transport, Vec<Consumer>) {
+async fn start(db: &TestDatabase, realm: &Realm, change: impl FnOnce(&mut Settings)) -> Process {
     let settings = holdfast_platform::settings::Settings::load(&[DEFAULTS], None);
     let mut settings: Settings = settings
         .and_then(|settings| settings.section("users"))
@@ -185,5 +202,9 @@ async fn start(
         tokio::spawn(task.work);
     }
     let door = Door::new("users", service.routes);
-    (holdfast_platform::transport::local(door), service.consumers)
+    Process {
+        transport: holdfast_platform::transport::local(door),
+        consumers: service.consumers,
+        listener: (service.hearing.expect("it hears its own news").listener()).clone(),
+    }
 }

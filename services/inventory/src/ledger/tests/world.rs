@@ -182,6 +182,7 @@ fn start(database: &TestDatabase, clock: &FakeClock, terms: Terms) -> Running {
         account_max_holds: terms.account_max_holds,
         live_max_holds: 1_000_000,
         reading,
+        changed: std::sync::Arc::new(|_| {}),
     };
     let shutdown = CancellationToken::new();
     let (ledger, work) = Ledger::with_rules(options, terms.rules, shutdown.clone());
