@@ -1,14 +1,18 @@
 //! Measures a big catalog through the public door of the real binary on its embedded PostgreSQL: how fast products are
-//! imported, and how fast buyers find some of them, with what each costs all processes in CPU time.
+//! imported, how fast some of them are found, how fast one page is shown again and again, and how fast people log in, with
+//! what each costs all processes in CPU time.
 //!
-//! `catalog_bench` starts a server of its own, writes a product file, has the binary import it, then searches in closed
-//! loops, a kind of query after the other.
+//! `catalog_bench` starts a server of its own, writes a product file, has the binary import it, then asks in closed loops, a
+//! kind of question after the other. Searches are those of staff, who read past what is kept in memory. Where there is an
+//! nginx it serves the page's bytes from a file, for comparison.
 
 use std::{
     fmt::Write as _,
     fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,9 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
-use holdfast_e2e::{Door, Operator, cpu, server::Server};
+use holdfast_e2e::{Door, Operator, Role, cpu, server::Server, wait};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -83,6 +88,15 @@ const KINDS: [Kind; 7] = [
     }),
 ];
 
+/// The page that is shown again and again.
+const PAGE: &str = "/v1/products?facets=false";
+/// Times it is shown, of each search that is made.
+const PAGES_OF_A_SEARCH: usize = 20;
+/// Times somebody logs in, of each search that is made: passwords are slow on purpose.
+const SEARCHES_OF_A_LOGIN: usize = 10;
+/// How long nginx may take to serve.
+const NGINX_MAX: Duration = Duration::from_secs(10);
+
 /// Measures a big catalog through the public door.
 #[derive(Parser)]
 struct Args {
@@ -106,6 +120,17 @@ struct Args {
     callers: usize,
 }
 
+/// What it came to.
+struct Measured {
+    /// Elapsed, and CPU.
+    import: (Duration, Duration),
+    searches: Vec<Series>,
+    /// One page, as it is read and as it is kept; and as nginx serves the same bytes, where there is one.
+    pages: Vec<Series>,
+    page_bytes: usize,
+    logins: Series,
+}
+
 /// An installation on a folder of its own.
 struct Installation {
     folder: TempDir,
@@ -115,8 +140,8 @@ struct Installation {
 
 /// What a series of one kind came to.
 struct Series {
-    name: &'static str,
-    searches: usize,
+    name: String,
+    count: usize,
     elapsed: Duration,
     /// Rising.
     latencies: Vec<Duration>,
@@ -140,12 +165,12 @@ async fn main() -> anyhow::Result<()> {
     let measured = measure(&installation, products, searches, callers).await;
     let status = installation.server.terminate().await?;
     ensure!(status.success(), "the server ended with {status}");
-    let (import, series) = measured?;
+    let measured = measured?;
     if args.smoke {
         say("everything was imported and found; the figures mean nothing");
         return Ok(());
     }
-    let page = page(products, &import, &series, callers, &args.noted);
+    let page = page(products, &measured, callers, &args.noted);
     say(&page);
     match args.write {
         Some(document) => write(&document, &page),
@@ -153,13 +178,13 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Imports, then searches; elapsed time and CPU of the import, and each kind's series.
+/// Imports, searches, looks at a page, logs in.
 async fn measure(
     installation: &Installation,
     products: usize,
     searches: usize,
     callers: usize,
-) -> anyhow::Result<((Duration, Duration), Vec<Series>)> {
+) -> anyhow::Result<Measured> {
     let file = installation.folder.path().join("products.csv");
     fs::write(&file, shop(products)?)?;
     let server = installation.server.pid();
@@ -174,63 +199,199 @@ async fn measure(
         cpu::of_tree(server)?.saturating_sub(before),
     );
     let url = installation.server.ready.url.as_deref();
-    let door = Door::new(url.context("the server has a public door")?);
-    let mut series = Vec::new();
-    for kind in KINDS {
+    let public = Door::new(url.context("the server has a public door")?);
+    let staff = installation.operator.mint(Role::Staff, 1)?;
+    let staff = public.with_token(staff.first().context("a token")?);
+    let (few, crowd) = (products < 10_000, Crowd { callers, server });
+    let mut found = Vec::new();
+    for (name, query) in KINDS {
+        let ask = move |door: Door, at: usize| async move {
+            let query = query(at, products);
+            let facets = if query.contains("facets") {
+                ""
+            } else {
+                "&facets=false"
+            };
+            let found = door.read(&format!("/v1/products?{query}{facets}")).await?;
+            ensure!(few || found["data"][0].is_object(), "{query} finds nothing");
+            Ok(())
+        };
         // Once to warm up.
-        search(&door, kind, products, searches / 4, callers, server).await?;
-        series.push(search(&door, kind, products, searches, callers, server).await?);
+        crowd.asks(name, &staff, searches / 4, ask).await?;
+        found.push(crowd.asks(name, &staff, searches, ask).await?);
     }
-    Ok((import, series))
+    let page = public.get(PAGE).await?;
+    ensure!(page.status == 200, "{page:?}");
+    let times = searches * PAGES_OF_A_SEARCH;
+    let mut pages = Vec::new();
+    for (name, door) in [
+        ("read from the tables", &staff),
+        ("kept in memory", &public),
+    ] {
+        crowd.asks(name, door, times / 4, look(PAGE)).await?;
+        pages.push(crowd.asks(name, door, times, look(PAGE)).await?);
+    }
+    if let Some(nginx) = Nginx::start(installation.folder.path(), &page.bytes).await? {
+        let name = "the same bytes, a file of nginx";
+        let crowd = Crowd {
+            callers,
+            server: nginx.process.id(),
+        };
+        crowd.asks(name, &nginx.door, times / 4, look("/")).await?;
+        pages.push(crowd.asks(name, &nginx.door, times, look("/")).await?);
+    } else {
+        say("no nginx here (package nginx-light): nothing to compare the kept page with");
+    }
+    let account = json!({"email": "bench@holdfast.example", "password": "a long way to Tipperary", "name": "B"});
+    public
+        .post_without_key("/v1/users/register", &account)
+        .await?
+        .is(201)?;
+    let log_in = |door: Door, _| async move {
+        let login =
+            json!({"email": "bench@holdfast.example", "password": "a long way to Tipperary"});
+        let answer = door.post_without_key("/v1/users/login", &login).await?;
+        answer.is(200).map(drop)
+    };
+    let logins = (searches / SEARCHES_OF_A_LOGIN).max(1);
+    Ok(Measured {
+        import,
+        searches: found,
+        pages,
+        page_bytes: page.bytes.len(),
+        logins: crowd.asks("log in", &public, logins, log_in).await?,
+    })
 }
 
-/// So many searches of one kind, each of which has to find something.
-async fn search(
-    door: &Door,
-    (name, query): Kind,
-    products: usize,
-    searches: usize,
+/// Looks at what has to be there, without reading it.
+fn look(
+    path: &'static str,
+) -> impl Fn(Door, usize) -> futures::future::BoxFuture<'static, anyhow::Result<()>> + Copy {
+    move |door, _| {
+        Box::pin(async move {
+            let answer = door.get(path).await?;
+            ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })
+    }
+}
+
+/// Callers in closed loops, and whom they ask.
+#[derive(Clone, Copy)]
+struct Crowd {
     callers: usize,
     server: u32,
-) -> anyhow::Result<Series> {
-    let (before, started) = (cpu::of_tree(server)?, Instant::now());
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut searching = JoinSet::new();
-    for _ in 0..callers {
-        let (door, next) = (door.reconnected(), next.clone());
-        searching.spawn(async move {
-            let mut latencies = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= searches {
-                    return anyhow::Ok(latencies);
+}
+
+impl Crowd {
+    /// So many questions of one kind.
+    async fn asks<F>(
+        self,
+        name: &str,
+        door: &Door,
+        count: usize,
+        ask: impl Fn(Door, usize) -> F + Copy + Send + Sync + 'static,
+    ) -> anyhow::Result<Series>
+    where
+        F: Future<Output = anyhow::Result<()>> + Send,
+    {
+        let (before, started) = (cpu::of_tree(self.server)?, Instant::now());
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut asking = JoinSet::new();
+        for _ in 0..self.callers {
+            let (door, next) = (door.reconnected(), next.clone());
+            asking.spawn(async move {
+                let mut latencies = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return anyhow::Ok(latencies);
+                    }
+                    let asked = Instant::now();
+                    ask(door.clone(), number).await?;
+                    latencies.push(asked.elapsed());
                 }
-                let query = query(number, products);
-                let facets = if query.contains("facets") {
-                    ""
-                } else {
-                    "&facets=false"
-                };
-                let asked = Instant::now();
-                let found = door.read(&format!("/v1/products?{query}{facets}")).await?;
-                latencies.push(asked.elapsed());
-                let few = products < 10_000;
-                ensure!(few || found["data"][0].is_object(), "{query} finds nothing");
-            }
-        });
+            });
+        }
+        let mut latencies = Vec::with_capacity(count);
+        while let Some(asked) = asking.join_next().await {
+            latencies.append(&mut asked??);
+        }
+        latencies.sort_unstable();
+        Ok(Series {
+            name: name.to_owned(),
+            count,
+            elapsed: started.elapsed(),
+            latencies,
+            cpu: cpu::of_tree(self.server)?.saturating_sub(before),
+        })
     }
-    let mut latencies = Vec::with_capacity(searches);
-    while let Some(searched) = searching.join_next().await {
-        latencies.append(&mut searched??);
+}
+
+/// An nginx that serves one file; it ends with this.
+struct Nginx {
+    process: Child,
+    door: Door,
+}
+
+impl Nginx {
+    /// None where there is no nginx.
+    async fn start(folder: &Path, bytes: &[u8]) -> anyhow::Result<Option<Self>> {
+        let folder = folder.join("nginx");
+        fs::create_dir_all(folder.join("site"))?;
+        fs::write(folder.join("site/page.json"), bytes)?;
+        // It cannot be asked for any free port.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let place = folder.display();
+        let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let mut temporary = String::new();
+        for kind in kinds {
+            writeln!(temporary, "    {kind}_temp_path {place}/{kind};")?;
+        }
+        let settings = format!(
+            "worker_processes auto;\ndaemon off;\npid {place}/pid;\nevents {{}}\nhttp {{\n    access_log off;\n{temporary}    \
+             server {{\n        listen {address};\n        default_type application/json;\n        root {place}/site;\n        \
+             location / {{ try_files /page.json =404; }}\n    }}\n}}\n"
+        );
+        let file = folder.join("nginx.conf");
+        fs::write(&file, settings)?;
+        let started = Command::new("nginx")
+            .arg("-p")
+            .arg(&folder)
+            .arg("-e")
+            .arg(folder.join("errors"))
+            .arg("-c")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = match started {
+            Ok(process) => process,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => bail!("start nginx: {error}"),
+        };
+        let nginx = Self {
+            process,
+            door: Door::new(&format!("http://{address}")),
+        };
+        wait::until("nginx serves", NGINX_MAX, async || {
+            let answer = nginx.door.get("/").await;
+            Ok(answer.ok().filter(|answer| answer.bytes == bytes).map(drop))
+        })
+        .await?;
+        Ok(Some(nginx))
     }
-    latencies.sort_unstable();
-    Ok(Series {
-        name,
-        searches,
-        elapsed: started.elapsed(),
-        latencies,
-        cpu: cpu::of_tree(server)?.saturating_sub(before),
-    })
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Asked to, it ends its workers too; killed, it would leave them.
+        let asked = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        asked.and_then(|_| self.process.wait()).ok();
+    }
 }
 
 /// A product file: every thing in every material and colour, over and over.
@@ -274,26 +435,33 @@ impl Installation {
     }
 }
 
-fn page(
-    products: usize,
-    (elapsed, cpu): &(Duration, Duration),
-    series: &[Series],
-    callers: usize,
-    noted: &str,
-) -> String {
+fn page(products: usize, measured: &Measured, callers: usize, noted: &str) -> String {
     let noted = if noted.is_empty() {
         String::new()
     } else {
         format!("; {noted}")
     };
+    let (elapsed, cpu) = measured.import;
     let mut page = format!(
         "- {products} products of one variant each, imported by `holdfast import products`: {:.0} rows/s, {:.2} ms of CPU \
          a row of all the server's processes and PostgreSQL{noted}\n\
-         - searches by {callers} buyers at once, each answered 20 products, nothing cached\n\n\
-         | query | searches/s | p50 | p99 | CPU of one, all processes and PostgreSQL |\n|---|---|---|---|---|\n",
+         - everything by {callers} callers at once; searches are answered 20 products, and past what is kept in memory\n\n",
         products as f64 / elapsed.as_secs_f64(),
         cpu.as_secs_f64() * 1e3 / products.max(1) as f64,
     );
+    table(&mut page, "query", &measured.searches);
+    let title = format!("one page of 20 products, {} bytes", measured.page_bytes);
+    table(&mut page, &title, &measured.pages);
+    table(&mut page, "people", std::slice::from_ref(&measured.logins));
+    page
+}
+
+fn table(page: &mut String, title: &str, series: &[Series]) {
+    writeln!(
+        page,
+        "\n| {title} | a second | p50 | p99 | CPU of one, all processes and PostgreSQL |\n|---|---|---|---|---|"
+    )
+    .expect("memory");
     for kind in series {
         let at = |share: f64| {
             let place = (kind.latencies.len() as f64 * share) as usize;
@@ -302,16 +470,15 @@ fn page(
         };
         writeln!(
             page,
-            "| {} | {:.0} | {:.1} ms | {:.1} ms | {:.2} ms |",
+            "| {} | {:.0} | {:.2} ms | {:.2} ms | {:.3} ms |",
             kind.name,
-            kind.searches as f64 / kind.elapsed.as_secs_f64(),
+            kind.count as f64 / kind.elapsed.as_secs_f64(),
             at(0.50),
             at(0.99),
-            kind.cpu.as_secs_f64() * 1e3 / kind.searches.max(1) as f64,
+            kind.cpu.as_secs_f64() * 1e3 / kind.count.max(1) as f64,
         )
         .expect("memory");
     }
-    page
 }
 
 /// Puts the page into its place in the document, whatever stood there.

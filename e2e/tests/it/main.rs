@@ -23,6 +23,7 @@ macro_rules! in_every_topology {
 mod accounts;
 mod auditing;
 mod buying;
+mod caching;
 mod catalog;
 mod crowds;
 mod demo;
