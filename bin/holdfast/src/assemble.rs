@@ -216,7 +216,8 @@ pub(crate) async fn assemble(
             }
             "payments" => {
                 let sandbox = ground.databases.connect(SANDBOX.name).await?;
-                holdfast_payments::build(sandbox, context)?
+                let settings = ground.settings.section("payments")?;
+                holdfast_payments::build(&settings, sandbox, context)?
             }
             "inventory" => {
                 let mut settings: holdfast_inventory::Settings =

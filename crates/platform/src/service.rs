@@ -45,7 +45,7 @@ pub struct Service {
     pub consumers: Vec<Consumer>,
     /// What all its processes hear, for what they keep in memory.
     pub hearing: Option<Hearing>,
-    /// Makes messages of what the service wrote down in a denser form; only the ledger does.
+    /// Makes messages of what the service wrote down in another form, where its statements cannot make them.
     pub fold: Option<Arc<dyn Fold>>,
     /// Its workers.
     pub tasks: Vec<Task>,

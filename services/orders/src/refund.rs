@@ -127,6 +127,7 @@ impl Run {
                 currency: refund.amount.currency.to_string(),
             }),
             reason: refund.reason.clone(),
+            points: 0,
         };
         let mut till = self.desk.peers.payments.clone();
         let call = till.refund(self.own(request, REFUND_COMMAND_SECS));

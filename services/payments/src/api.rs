@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status as RpcStatus};
 
 use crate::{
     domain::{
-        self, Method, MethodKind, NextAction, Payment, Purchase, Refund, SavedMethod, State, Status,
+        self, Bill, Method, MethodKind, NextAction, Payment, Purchase, Refund, SavedMethod, State,
+        Status,
     },
     error::PaymentsError,
     points::{Balance, Entry},
@@ -53,6 +54,13 @@ pub(crate) struct Api {
     sandbox: Option<Sandbox>,
 }
 
+/// Whether a payment is of money, so that its method is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charges {
+    Money,
+    Nothing,
+}
+
 impl Api {
     pub(crate) fn new(till: Till, sandbox: Option<Sandbox>) -> Self {
         Self { till, sandbox }
@@ -63,6 +71,7 @@ impl Api {
         &self,
         user: Id<id::User>,
         method: Option<pb::Method>,
+        charges: Charges,
     ) -> Result<(Method, MethodCheck), PaymentsError> {
         let method = match method.and_then(|method| method.method) {
             Some(pb::method::Method::Inline(inline)) => parse_method(&inline)?,
@@ -76,10 +85,28 @@ impl Api {
             }
             None => return Err(PaymentsError::MethodInvalid),
         };
+        if charges == Charges::Nothing {
+            return Ok((method, MethodCheck::CanAuthorize));
+        }
         match self.till.provider.validate(&method).await? {
             MethodCheck::Invalid => Err(PaymentsError::MethodInvalid),
             check => Ok((method, check)),
         }
+    }
+
+    /// Refuses more points than there are now; they may be gone when they are asked for.
+    async fn look_for_points(
+        &self,
+        user: Id<id::User>,
+        currency: Currency,
+        asked: i64,
+    ) -> Result<(), PaymentsError> {
+        let mut db = database::acquire(&self.till.database).await?;
+        let available = store::find_balance(&mut db, user, currency).await?;
+        if asked > available {
+            return Err(PaymentsError::PointsShort { asked, available });
+        }
+        Ok(())
     }
 
     async fn visible_payment(
@@ -123,7 +150,16 @@ impl PaymentsService for Api {
     ) -> Result<Response<pb::ValidateMethodResponse>, RpcStatus> {
         let request = request.into_inner();
         let user = parse_user(&request.user_id)?;
-        let (_, check) = self.resolve(user, request.method).await?;
+        let charges = match &request.amount {
+            Some(amount) if amount.amount == 0 => Charges::Nothing,
+            _ => Charges::Money,
+        };
+        let (_, check) = self.resolve(user, request.method, charges).await?;
+        let asked = parse_points(request.points)?;
+        if asked > 0 {
+            let currency = parse_amount(request.amount)?.currency;
+            self.look_for_points(user, currency, asked).await?;
+        }
         Ok(Response::new(pb::ValidateMethodResponse {
             can_authorize: check == MethodCheck::CanAuthorize,
         }))
@@ -138,20 +174,25 @@ impl PaymentsService for Api {
         let command = parse_command(request.command, "")?;
         let user = parse_user(&request.user_id)?;
         let amount = parse_amount(request.amount)?;
+        let points = parse_points(request.points)?;
+        let charges = match (amount.amount, points) {
+            (0, 0) => return Err(PaymentsError::field("amount", "0", "wanted 1 or more").into()),
+            (0, _) => Charges::Nothing,
+            _ => Charges::Money,
+        };
         let expires_at = wire::moment(request.expires_at.as_ref())
             .map(holdfast_kernel::time::to_micros)
             .ok_or_else(|| PaymentsError::field("expires_at", "", "a moment is wanted"))?;
-        let (method, _) = self.resolve(user, request.method).await?;
-        let now = self.till.now();
-        let intent = Payment::new(
-            command.purchase.clone(),
+        let (method, _) = self.resolve(user, request.method, charges).await?;
+        let bill = Bill {
+            purchase: command.purchase.clone(),
             user,
             method,
             amount,
+            points,
             expires_at,
-            now,
-        );
-        let payment = self.till.authorize(&command, intent).await?;
+        };
+        let payment = self.till.authorize(&command, bill).await?;
         Ok(Response::new(pb::AuthorizeResponse {
             payment: Some(payment.into()),
         }))
@@ -194,6 +235,7 @@ impl PaymentsService for Api {
         let refund = Refund {
             id: parse_request_id("refund_id", &request.refund_id)?.makes(),
             amount: amount.amount,
+            points: parse_points(request.points)?,
             reason: parse_reason(request.reason)?,
         };
         let payment = self.till.refund(&command, refund, amount).await?;
@@ -308,6 +350,7 @@ impl PaymentsService for Api {
                 last.created_at,
                 last.payment.uuid(),
                 last.payment_version,
+                &last.kind,
             ))
             .into_text(),
             _ => String::new(),
@@ -418,12 +461,12 @@ fn parse_amount(amount: Option<PbMoney>) -> Result<Money, PaymentsError> {
             "wanted an ISO 4217 code",
         )
     })?;
-    if amount.amount < 1 {
+    if amount.amount < 0 {
         let got = amount.amount.to_string();
         return Err(PaymentsError::field(
             "amount.amount",
             &got,
-            "wanted 1 or more",
+            "wanted 0 or more",
         ));
     }
     Ok(Money::new(amount.amount, currency))
@@ -432,6 +475,14 @@ fn parse_amount(amount: Option<PbMoney>) -> Result<Money, PaymentsError> {
 fn parse_user(text: &str) -> Result<Id<id::User>, PaymentsError> {
     text.parse()
         .map_err(|_| PaymentsError::field("user_id", text, "wanted usr_…"))
+}
+
+fn parse_points(points: i64) -> Result<i64, PaymentsError> {
+    if points < 0 {
+        let got = points.to_string();
+        return Err(PaymentsError::field("points", &got, "wanted 0 or more"));
+    }
+    Ok(points)
 }
 
 fn parse_request_id(field: &'static str, text: &str) -> Result<RequestId, PaymentsError> {
@@ -508,6 +559,8 @@ impl From<Payment> for pb::Payment {
             failure,
             created_at: Some(wire::timestamp(payment.created_at)),
             version: payment.version,
+            points: payment.points.all,
+            points_back: payment.points.back,
         }
     }
 }

@@ -29,10 +29,18 @@ pub struct PaymentFact {
     pub refunds_done: i64,
     /// Refunds that are open, by their own rows; equals `refunding`.
     pub refunds_open: i64,
-    /// Points that it has earned by the book of points: one for each whole 100 of the money that is kept.
+    /// Points that it has earned by the book of points: one for each whole `units_per_point` of the money that is kept.
     pub points_issued: i64,
     /// The sum of its entries in that book: 0, for what one account loses another gains.
     pub points_sum: i64,
+    /// Minor units of kept money that earn one point of it.
+    pub units_per_point: i64,
+    /// Points that its purchase used.
+    pub points: i64,
+    /// Those of them that went back.
+    pub points_back: i64,
+    /// Those that are set aside or spent by the book; equals `points - points_back`.
+    pub points_out: i64,
     /// When the payment began.
     pub created_at: Timestamp,
 }
@@ -40,11 +48,12 @@ pub struct PaymentFact {
 impl PaymentFact {
     /// Points that it should have earned.
     pub fn points_due(&self) -> i64 {
-        points::earned(Taken {
+        let taken = Taken {
             captured: self.captured,
             refunded: self.refunded,
             refunding: self.refunding,
-        })
+        };
+        points::earned(taken, self.units_per_point)
     }
 }
 
@@ -82,6 +91,9 @@ pub async fn audit(db: &mut PgConnection) -> Result<Vec<PaymentFact>, sqlx::Erro
                      WHERE point_entry.payment_id = payment.payment_id AND account = 'issued') AS points_issued,
                     (SELECT coalesce(sum(point_entry.amount), 0)::bigint FROM point_entry
                      WHERE point_entry.payment_id = payment.payment_id) AS points_sum,
+                    units_per_point, points, points_back,
+                    (SELECT coalesce(sum(point_entry.amount), 0)::bigint FROM point_entry
+                     WHERE point_entry.payment_id = payment.payment_id AND account IN ('held', 'spent')) AS points_out,
                     created_at
              FROM payment WHERE payment_id > $1 ORDER BY payment_id LIMIT $2",
         )
@@ -145,6 +157,10 @@ struct Row {
     refunds_open: i64,
     points_issued: i64,
     points_sum: i64,
+    units_per_point: i64,
+    points: i64,
+    points_back: i64,
+    points_out: i64,
     created_at: jiff_sqlx::Timestamp,
 }
 
@@ -163,6 +179,10 @@ impl Row {
             refunds_open: self.refunds_open,
             points_issued: self.points_issued,
             points_sum: self.points_sum,
+            units_per_point: self.units_per_point,
+            points: self.points,
+            points_back: self.points_back,
+            points_out: self.points_out,
             created_at: self.created_at.into(),
         }
     }

@@ -16,7 +16,7 @@ use std::fmt;
 use holdfast_kernel::{Id, Money, RequestId, Timestamp, id, money::MoneyError};
 use jiff::SignedDuration;
 
-use crate::points;
+use crate::points::{self, Lying, Used};
 
 pub use self::method::{Method, MethodKind};
 pub(crate) use self::{
@@ -32,6 +32,10 @@ pub(crate) struct Payment {
     pub(crate) user: Id<id::User>,
     pub(crate) method: Method,
     pub(crate) amount: Money,
+    /// What is paid in points beside the money, or instead of it.
+    pub(crate) points: Used,
+    /// Minor units of kept money that earn one point.
+    pub(crate) units_per_point: i64,
     /// When the purchase's hold ends: until then the customer may act.
     pub(crate) expires_at: Timestamp,
     pub(crate) state: State,
@@ -44,6 +48,17 @@ pub(crate) struct Payment {
     pub(crate) checks: i32,
     /// When to look after it next, if it needs looking after.
     pub(crate) next_check_at: Option<Timestamp>,
+}
+
+/// What a purchase asks to be paid, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bill {
+    pub(crate) purchase: Purchase,
+    pub(crate) user: Id<id::User>,
+    pub(crate) method: Method,
+    pub(crate) amount: Money,
+    pub(crate) points: i64,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Where a payment stands, with what is true only there.
@@ -139,6 +154,7 @@ pub const MOVES: &[(Status, &str, Status)] = {
         (Authorized, ENDED, Voided),
         (Authorized, VOID, Voiding),
         (Capturing, CAPTURED, Captured),
+        (Capturing, CAPTURED, PartiallyRefunded),
         (Capturing, CAPTURED, RefundPending),
         (Capturing, REFUSED, Failed),
         (Capturing, REFUND, Capturing),
@@ -146,7 +162,11 @@ pub const MOVES: &[(Status, &str, Status)] = {
         (Voiding, ENDED, Voided),
         (Voiding, CAPTURED, RefundPending),
         (Captured, REFUND, RefundPending),
+        (Captured, REFUND, PartiallyRefunded),
+        (Captured, REFUND, Refunded),
         (PartiallyRefunded, REFUND, RefundPending),
+        (PartiallyRefunded, REFUND, PartiallyRefunded),
+        (PartiallyRefunded, REFUND, Refunded),
         (RefundPending, REFUND, RefundPending),
         (RefundPending, GIVEN_BACK, RefundPending),
         (RefundPending, GIVEN_BACK, PartiallyRefunded),
@@ -159,6 +179,10 @@ pub const MOVES: &[(Status, &str, Status)] = {
         (Failed, CAPTURED, Captured),
         (Expired, AUTHORIZED, Authorized),
         (Expired, CAPTURED, Captured),
+        (Failed, AUTHORIZED, Voiding),
+        (Failed, CAPTURED, RefundPending),
+        (Expired, AUTHORIZED, Voiding),
+        (Expired, CAPTURED, RefundPending),
         (Voided, AUTHORIZED, Voiding),
         (Voided, CAPTURED, RefundPending),
     ]
@@ -237,6 +261,8 @@ pub(crate) struct Purchase(String);
 pub(crate) struct Refund {
     pub(crate) id: Id<id::Refund>,
     pub(crate) amount: i64,
+    /// Points that go back with it.
+    pub(crate) points: i64,
     pub(crate) reason: String,
 }
 
@@ -262,7 +288,9 @@ pub(crate) struct Change {
     pub(crate) from: i64,
     pub(crate) news: Vec<News>,
     /// Points earned by it; lost, when negative.
-    pub(crate) points: i64,
+    pub(crate) earned: i64,
+    /// Where the points go that the purchase uses.
+    pub(crate) moved: Lying,
     /// A refund that the move began by itself.
     pub(crate) refund: Option<Refund>,
     /// Nothing was captured: refunds that waited for it end.
@@ -284,6 +312,8 @@ pub(crate) enum Illegal {
         captured: i64,
         refunded: i64,
     },
+    #[error("refund of {asked} points, {left} of those used are left")]
+    RefundExceedsPoints { asked: i64, left: i64 },
     #[error("refund of {0}, wanted 1 or more")]
     RefundAmount(i64),
     #[error(transparent)]
@@ -297,21 +327,19 @@ pub(crate) fn payment_of(purchase: &Purchase) -> Id<id::Payment> {
 
 impl Payment {
     /// A payment the provider is about to be asked for.
-    pub(crate) fn new(
-        purchase: Purchase,
-        user: Id<id::User>,
-        method: Method,
-        amount: Money,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn new(bill: Bill, units_per_point: i64, now: Timestamp) -> Self {
         Self {
-            id: payment_of(&purchase),
-            purchase,
-            user,
-            method,
-            amount,
-            expires_at,
+            id: payment_of(&bill.purchase),
+            purchase: bill.purchase,
+            user: bill.user,
+            method: bill.method,
+            amount: bill.amount,
+            points: Used {
+                all: bill.points,
+                back: 0,
+            },
+            units_per_point,
+            expires_at: bill.expires_at,
             state: State::Processing,
             created_at: now,
             version: 1,
@@ -322,12 +350,20 @@ impl Payment {
     }
 
     /// Whether this is what would be made for the same wish.
-    pub(crate) fn is_for(&self, user: Id<id::User>, method: &Method, amount: Money) -> bool {
-        self.user == user && self.method == *method && self.amount == amount
+    pub(crate) fn is_for(&self, wanted: &Self) -> bool {
+        self.user == wanted.user
+            && self.method == wanted.method
+            && self.amount == wanted.amount
+            && self.points.all == wanted.points.all
     }
 
     pub(crate) fn status(&self) -> Status {
         self.state.status()
+    }
+
+    /// Points that it has earned so far.
+    pub(crate) fn earned(&self) -> i64 {
+        points::earned(self.taken(), self.units_per_point)
     }
 
     /// What was taken and given back so far.
@@ -350,21 +386,62 @@ impl Payment {
         }
     }
 
+    /// Where the points are that the purchase uses.
+    pub(crate) fn lying(&self) -> Lying {
+        let out = self.points.out();
+        match self.state {
+            State::Captured(_)
+            | State::RefundPending(_)
+            | State::PartiallyRefunded(_)
+            | State::Refunded(_) => Lying {
+                held: 0,
+                spent: out,
+            },
+            State::Processing
+            | State::RequiresAction(_)
+            | State::Authorized
+            | State::Capturing { .. }
+            | State::Voiding { .. }
+            | State::Failed(_)
+            | State::Voided
+            | State::Expired => Lying {
+                held: out,
+                spent: 0,
+            },
+        }
+    }
+
     fn stay(self) -> Change {
         Change {
             from: self.version,
             payment: self,
             news: Vec::new(),
-            points: 0,
+            earned: 0,
+            moved: Lying::default(),
             refund: None,
             drops_refunds: false,
         }
     }
 
-    /// The one way from one state to another.
+    /// From one state to another. Where it ends unpaid the points that were to be used are given back.
     fn go(self, what: &'static str, state: State, now: Timestamp) -> Result<Change, Illegal> {
+        let points = match &state {
+            State::Failed(_) | State::Voided | State::Expired => self.points.given_back(),
+            _ => self.points,
+        };
+        self.go_giving_back(what, state, points, now)
+    }
+
+    /// The one way from one state to another, with the points that are back then.
+    fn go_giving_back(
+        self,
+        what: &'static str,
+        state: State,
+        points: Used,
+        now: Timestamp,
+    ) -> Result<Change, Illegal> {
         let (from, version) = (self.status(), self.version);
-        let earned = points::earned(self.taken());
+        let (earned, lay) = (self.earned(), self.lying());
         if !MOVES.contains(&(from, what, state.status())) {
             return Err(Illegal::Move { from, what });
         }
@@ -384,6 +461,7 @@ impl Payment {
         };
         let payment = Self {
             state,
+            points,
             version: version + 1,
             checks: 0,
             next_check_at,
@@ -391,7 +469,8 @@ impl Payment {
         };
         Ok(Change {
             from: version,
-            points: points::earned(payment.taken()) - earned,
+            earned: payment.earned() - earned,
+            moved: payment.lying().since(lay),
             ..payment.stay()
         })
     }
@@ -403,9 +482,12 @@ impl Change {
         self.payment.version != self.from
     }
 
-    /// Whether more is written with it than one statement does: refunds begin or end, or points are taken back.
+    /// Whether more is written with it than one statement does: refunds begin or end, points are used or go back.
     pub(crate) fn needs_transaction(&self) -> bool {
-        self.drops_refunds || self.refund.is_some() || self.points < 0
+        self.drops_refunds
+            || self.refund.is_some()
+            || self.earned < 0
+            || self.moved != Lying::default()
     }
 
     fn telling(mut self, news: News) -> Self {

@@ -26,6 +26,8 @@ pub(crate) enum PaymentsError {
     UnknownPayment,
     #[error("{0}")]
     Illegal(#[from] Illegal),
+    #[error("points: {asked}, available are {available}")]
+    PointsShort { asked: i64, available: i64 },
     #[error("epoch {got} of {saga} was replaced by {seen}")]
     StaleEpoch { saga: String, got: i64, seen: i64 },
     #[error("the payment of {saga} was voided before it was begun")]
@@ -93,9 +95,15 @@ impl From<PaymentsError> for Fault {
                     .with("asked", asked)
                     .with("captured", captured)
                     .with("refunded", refunded),
+                Illegal::RefundExceedsPoints { asked, left } => conflict("REFUND_EXCEEDS_CAPTURED")
+                    .with("asked", asked)
+                    .with("left", left),
                 Illegal::RefundAmount(_) | Illegal::Money(_) => Fault::invalid("amount", text),
                 Illegal::Contradiction { .. } => Fault::internal(text),
             },
+            PaymentsError::PointsShort { asked, available } => conflict("INSUFFICIENT_POINTS")
+                .with("asked", asked)
+                .with("available", available),
             PaymentsError::StaleEpoch { seen, .. } => conflict("STALE_EPOCH").with("epoch", seen),
             PaymentsError::StepUndone { .. } => conflict("STEP_UNDONE"),
             PaymentsError::KeyReused => conflict("IDEMPOTENCY_KEY_REUSED"),

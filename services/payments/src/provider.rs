@@ -1,6 +1,6 @@
 //! What we ask of whoever moves the money: the sandbox today, Stripe next.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use holdfast_kernel::{Id, Money, Timestamp, id};
 
@@ -90,6 +90,74 @@ pub enum MethodCheck {
 /// The provider did not answer: it may have done what it was asked, or not.
 #[derive(Debug)]
 pub struct Unknown(String);
+
+/// Asks a provider about money only: a payment of none is at once what it is asked to be.
+pub(crate) struct MoneyOnly(pub(crate) Arc<dyn Provider>);
+
+/// What there is to say of a payment of no money.
+fn of_no_money(ask: &Ask, truth: Truth) -> Option<Charge> {
+    (ask.amount.amount == 0).then(|| Charge {
+        ask: ask.clone(),
+        truth,
+        refunded: ask.amount,
+        created_at: Timestamp::UNIX_EPOCH,
+    })
+}
+
+#[tonic::async_trait]
+impl Provider for MoneyOnly {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    async fn validate(&self, method: &Method) -> Result<MethodCheck, Unknown> {
+        self.0.validate(method).await
+    }
+
+    async fn authorize(&self, ask: &Ask) -> Result<Charge, Unknown> {
+        match of_no_money(ask, Truth::Authorized) {
+            Some(charge) => Ok(charge),
+            None => self.0.authorize(ask).await,
+        }
+    }
+
+    async fn capture(&self, ask: &Ask) -> Result<Charge, Unknown> {
+        match of_no_money(ask, Truth::Captured) {
+            Some(charge) => Ok(charge),
+            None => self.0.capture(ask).await,
+        }
+    }
+
+    async fn void(&self, ask: &Ask) -> Result<Charge, Unknown> {
+        match of_no_money(ask, Truth::Voided) {
+            Some(charge) => Ok(charge),
+            None => self.0.void(ask).await,
+        }
+    }
+
+    async fn refund(
+        &self,
+        ask: &Ask,
+        refund: Id<id::Refund>,
+        amount: Money,
+    ) -> Result<RefundTruth, Unknown> {
+        self.0.refund(ask, refund, amount).await
+    }
+
+    async fn look(&self, payment: Id<id::Payment>) -> Result<Option<Charge>, Unknown> {
+        self.0.look(payment).await
+    }
+
+    async fn made_between(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: Option<(Timestamp, Id<id::Payment>)>,
+        limit: i64,
+    ) -> Result<Vec<Charge>, Unknown> {
+        self.0.made_between(from, until, after, limit).await
+    }
+}
 
 impl Unknown {
     /// No answer, for this reason; the reason is for the log.

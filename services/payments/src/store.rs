@@ -1,6 +1,6 @@
 //! Every statement on our tables.
 
-use holdfast_kernel::{Id, Money, Timestamp, id};
+use holdfast_kernel::{Currency, Id, Money, Timestamp, id};
 use holdfast_platform::outbox;
 use jiff_sqlx::ToSqlx;
 use sqlx::{FromRow as _, PgConnection, Row as _};
@@ -12,7 +12,7 @@ use crate::{
         RefundTruth, SavedMethod, State, Status, Taken,
     },
     error::PaymentsError,
-    points::{Balance, Entry, TakenBack},
+    points::{Balance, Entry, Lying, News, TakenBack, Used},
 };
 
 /// What is known of a saga.
@@ -37,13 +37,14 @@ pub(crate) struct Begun {
     pub(crate) is_new: bool,
 }
 
-/// Where a list of entries goes on: behind the one made then, of that payment and its version.
-pub(crate) type PointPlace = (Timestamp, Uuid, i64);
+/// Where a list of entries goes on: behind the one made then, of that payment, its version, and that kind.
+pub(crate) type PointPlace = (Timestamp, Uuid, i64, String);
 
 /// A refund as it stands.
 pub(crate) struct RefundRow {
     pub(crate) payment: Id<id::Payment>,
     pub(crate) amount: i64,
+    pub(crate) points: i64,
     pub(crate) is_open: bool,
 }
 
@@ -71,9 +72,10 @@ pub(crate) async fn find_saga(
     purchase: &Purchase,
 ) -> Result<Option<KnownSaga>, PaymentsError> {
     let row = sqlx::query(
-        "SELECT saga.epoch, payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at,
-                status, action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
-                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+        "SELECT saga.epoch, payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
+                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
+                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
+                next_check_at
          FROM saga LEFT JOIN payment USING (purchase_id) WHERE purchase_id = $1",
     )
     .bind(purchase.as_str())
@@ -119,9 +121,10 @@ pub(crate) async fn begin_payment(
             ON CONFLICT (purchase_id) DO UPDATE SET epoch = greatest(seen.epoch, excluded.epoch)
             RETURNING epoch, undone_at IS NOT NULL AS undone
          ), begun AS (
-            INSERT INTO payment (payment_id, purchase_id, user_id, method_type, method_token, amount, currency,
-                                 expires_at, status, created_at, version, told, checks, next_check_at)
-            SELECT $3, $1, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+            INSERT INTO payment (payment_id, purchase_id, user_id, method_type, method_token, amount, points,
+                                 units_per_point, currency, expires_at, status, created_at, version, told, checks,
+                                 next_check_at)
+            SELECT $3, $1, $4, $5, $6, $7, $16, $17, $8, $9, $10, $11, $12, $13, $14, $15
             FROM known WHERE epoch = $2 AND NOT undone
             ON CONFLICT (payment_id) DO NOTHING
             RETURNING payment_id
@@ -143,6 +146,8 @@ pub(crate) async fn begin_payment(
     .bind(payment.told)
     .bind(payment.checks)
     .bind(payment.next_check_at.map(ToSqlx::to_sqlx))
+    .bind(payment.points.all)
+    .bind(payment.units_per_point)
     .fetch_one(db)
     .await?;
     Ok(Begun {
@@ -157,9 +162,10 @@ pub(crate) async fn find_payment(
     payment: Id<id::Payment>,
 ) -> Result<Option<Payment>, PaymentsError> {
     let row: Option<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
-                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
-                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
+                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
+                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
+                next_check_at
          FROM payment WHERE payment_id = $1",
     )
     .bind(payment.uuid())
@@ -174,9 +180,10 @@ pub(crate) async fn lock_payment(
     payment: Id<id::Payment>,
 ) -> Result<Option<Payment>, PaymentsError> {
     let row: Option<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
-                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
-                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
+                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
+                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
+                next_check_at
          FROM payment WHERE payment_id = $1 FOR UPDATE",
     )
     .bind(payment.uuid())
@@ -185,8 +192,8 @@ pub(crate) async fn lock_payment(
     row.map(PaymentRow::read).transpose()
 }
 
-/// Writes what may change of a payment together with its news and the points it earned, unless it is no longer at the version of which this is a
-/// change: then nothing is written.
+/// Writes what may change of a payment together with its news and the points it earned, unless it is no longer at the
+/// version of which this is a change: then nothing is written.
 pub(crate) async fn save_payment(
     db: &mut PgConnection,
     change: &Change,
@@ -199,9 +206,10 @@ pub(crate) async fn save_payment(
         "WITH saved AS (
             UPDATE payment SET status = $3, action_type = $4, action_url = $5, slip_number = $6, slip_store = $7,
                    slip_expires_at = $8, failed_step = $9, failure = $10, captured = $11, refunded = $12,
-                   refunding = $13, version = $14, told = $15, checks = $16, next_check_at = $17
+                   refunding = $13, version = $14, told = $15, checks = $16, next_check_at = $17,
+                   points_back = $26
             WHERE payment_id = $1 AND version = $2
-            RETURNING payment_id
+            RETURNING payment_id, purchase_id
          ), told AS (
             INSERT INTO outbox (message_id, topic, key, envelope)
             SELECT message_id, topic, key, envelope
@@ -209,9 +217,14 @@ pub(crate) async fn save_payment(
                         WITH ORDINALITY AS news (message_id, topic, key, envelope, place)
             ORDER BY place
          ), account AS (
-            INSERT INTO point_account AS known (user_id, currency, balance)
-            SELECT $22, $23, $24::bigint FROM saved WHERE $24 > 0
-            ON CONFLICT (user_id, currency) DO UPDATE SET balance = known.balance + excluded.balance
+            INSERT INTO point_account AS known (user_id, currency, balance, version)
+            SELECT $22, $23, $24::bigint, 1 FROM saved WHERE $24 > 0
+            ON CONFLICT (user_id, currency)
+            DO UPDATE SET balance = known.balance + excluded.balance, version = known.version + 1
+            RETURNING balance, version
+         ), news_of_points AS (
+            INSERT INTO point_news (user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at)
+            SELECT $22, $23, version, balance, $24, 'earned', payment_id, purchase_id, $25 FROM saved, account
          ), entries AS (
             INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
             SELECT payment_id, $14, 'earned', account, $22, $23, sign * $24, $25
@@ -242,8 +255,9 @@ pub(crate) async fn save_payment(
     .bind(news.envelopes)
     .bind(payment.user.uuid())
     .bind(payment.amount.currency.code())
-    .bind(change.points)
+    .bind(change.earned)
     .bind(now.to_sqlx())
+    .bind(payment.points.back)
     .fetch_one(db)
     .await?;
     Ok(saved)
@@ -268,7 +282,12 @@ pub(crate) async fn take_points_back(
     let taken = TakenBack::of(points, balance.unwrap_or_default());
     sqlx::query(
         "WITH account AS (
-            UPDATE point_account SET balance = balance - $5 WHERE user_id = $3 AND currency = $4
+            UPDATE point_account SET balance = balance - $5, version = version + 1
+            WHERE user_id = $3 AND currency = $4 AND $5 > 0
+            RETURNING balance, version
+         ), news AS (
+            INSERT INTO point_news (user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at)
+            SELECT $3, $4, version, balance, -$5, 'taken_back', $1, $8, $7 FROM account
          )
          INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
          SELECT $1, $2, 'taken_back', account, $3, $4, amount, $7
@@ -282,9 +301,91 @@ pub(crate) async fn take_points_back(
     .bind(taken.from_person)
     .bind(taken.written_off)
     .bind(now.to_sqlx())
+    .bind(payment.purchase.as_str())
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Sets aside the points that a new payment uses; `false`, and nothing moves, when there are not so many.
+pub(crate) async fn hold_points(
+    db: &mut PgConnection,
+    payment: &Payment,
+) -> Result<bool, PaymentsError> {
+    let done = sqlx::query(
+        "WITH account AS (
+            UPDATE point_account SET balance = balance - $5, version = version + 1
+            WHERE user_id = $3 AND currency = $4 AND balance >= $5
+            RETURNING balance, version
+         ), news AS (
+            INSERT INTO point_news (user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at)
+            SELECT $3, $4, version, balance, -$5, 'used', $1, $7, $6 FROM account
+         )
+         INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
+         SELECT $1, $2, 'used', side.account, $3, $4, sign * $5::bigint, $6
+         FROM account, (VALUES ('person', -1), ('held', 1)) AS side (account, sign)",
+    )
+    .bind(payment.id.uuid())
+    .bind(payment.version)
+    .bind(payment.user.uuid())
+    .bind(payment.amount.currency.code())
+    .bind(payment.points.all)
+    .bind(payment.created_at.to_sqlx())
+    .bind(payment.purchase.as_str())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 2)
+}
+
+/// Moves points that a payment uses on to what they were set aside for, or back to their owner.
+pub(crate) async fn move_points(
+    db: &mut PgConnection,
+    payment: &Payment,
+    moved: Lying,
+    now: Timestamp,
+) -> Result<(), PaymentsError> {
+    sqlx::query(
+        "WITH account AS (
+            UPDATE point_account SET balance = balance + $5, version = version + 1
+            WHERE user_id = $3 AND currency = $4 AND $5 > 0
+            RETURNING balance, version
+         ), news AS (
+            INSERT INTO point_news (user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at)
+            SELECT $3, $4, version, balance, $5, 'given_back', $1, $9, $8 FROM account
+         )
+         INSERT INTO point_entry (payment_id, payment_version, kind, account, user_id, currency, amount, created_at)
+         SELECT $1, $2, CASE WHEN $5 > 0 THEN 'given_back' ELSE 'used' END, account, $3, $4, amount, $8
+         FROM (VALUES ('person', $5::bigint), ('held', $6::bigint), ('spent', $7::bigint)) AS side (account, amount)
+         WHERE amount <> 0",
+    )
+    .bind(payment.id.uuid())
+    .bind(payment.version)
+    .bind(payment.user.uuid())
+    .bind(payment.amount.currency.code())
+    .bind(moved.to_owner())
+    .bind(moved.held)
+    .bind(moved.spent)
+    .bind(now.to_sqlx())
+    .bind(payment.purchase.as_str())
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// What a user has in this currency.
+pub(crate) async fn find_balance(
+    db: &mut PgConnection,
+    user: Id<id::User>,
+    currency: Currency,
+) -> Result<i64, PaymentsError> {
+    let balance: Option<i64> = sqlx::query_scalar(
+        "SELECT balance FROM point_account WHERE user_id = $1 AND currency = $2",
+    )
+    .bind(user.uuid())
+    .bind(currency.code())
+    .fetch_optional(db)
+    .await?;
+    Ok(balance.unwrap_or_default())
 }
 
 /// What a user has, by currency.
@@ -315,22 +416,44 @@ pub(crate) async fn list_point_entries(
     after: Option<PointPlace>,
     limit: i64,
 ) -> Result<Vec<Entry>, PaymentsError> {
-    let (at, payment, version) = after.unwrap_or((Timestamp::MAX, Uuid::max(), i64::MAX));
+    let first = || (Timestamp::MAX, Uuid::max(), i64::MAX, String::new());
+    let (at, payment, version, kind) = after.unwrap_or_else(first);
     let rows: Vec<EntryRow> = sqlx::query_as(
         "SELECT payment_id, payment_version, kind, purchase_id, point_entry.currency, point_entry.amount, point_entry.created_at
          FROM point_entry JOIN payment USING (payment_id)
          WHERE point_entry.user_id = $1 AND account = 'person'
-           AND (point_entry.created_at, payment_id, payment_version) < ($2, $3, $4)
-         ORDER BY point_entry.created_at DESC, payment_id DESC, payment_version DESC LIMIT $5",
+           AND (point_entry.created_at, payment_id, payment_version, kind) < ($2, $3, $4, $6)
+         ORDER BY point_entry.created_at DESC, payment_id DESC, payment_version DESC, kind DESC LIMIT $5",
     )
     .bind(user.uuid())
     .bind(at.to_sqlx())
     .bind(payment)
     .bind(version)
     .bind(limit)
+    .bind(kind)
     .fetch_all(db)
     .await?;
     rows.into_iter().map(EntryRow::read).collect()
+}
+
+/// Takes up to `limit` changes of accounts that nobody was told of yet, oldest first.
+pub(crate) async fn take_point_news(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<Vec<News>, sqlx::Error> {
+    let rows: Vec<NewsRow> = sqlx::query_as(
+        "WITH taken AS (
+            DELETE FROM point_news
+            WHERE point_news_id = ANY (ARRAY(SELECT point_news_id FROM point_news ORDER BY point_news_id LIMIT $1))
+            RETURNING point_news_id, user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at
+         )
+         SELECT user_id, currency, version, balance, delta, reason, payment_id, purchase_id, changed_at
+         FROM taken ORDER BY point_news_id",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(NewsRow::read).collect()
 }
 
 /// Whether any payment is due for a look.
@@ -354,9 +477,10 @@ pub(crate) async fn claim_due_payments(
     limit: i64,
 ) -> Result<Vec<Payment>, PaymentsError> {
     let rows: Vec<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, currency, expires_at, status,
-                action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, failure,
-                captured, refunded, refunding, created_at, version, told, checks, next_check_at
+        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
+                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
+                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
+                next_check_at
          FROM payment WHERE next_check_at <= $1
          ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED",
     )
@@ -412,14 +536,17 @@ pub(crate) async fn insert_refund(
     now: Timestamp,
 ) -> Result<(), PaymentsError> {
     sqlx::query(
-        "INSERT INTO refund (refund_id, payment_id, amount, reason, status, created_at)
-         VALUES ($1, $2, $3, $4, 'open', $5)",
+        // Points are back with the promise; where there is no money nothing is left to do.
+        "INSERT INTO refund (refund_id, payment_id, amount, points, reason, status, created_at, settled_at)
+         VALUES ($1, $2, $3::bigint, $6, $4, CASE WHEN $3::bigint > 0 THEN 'open' ELSE 'done' END, $5::timestamptz,
+                 CASE WHEN $3::bigint > 0 THEN NULL ELSE $5::timestamptz END)",
     )
     .bind(refund.id.uuid())
     .bind(payment.uuid())
     .bind(refund.amount)
     .bind(&refund.reason)
     .bind(now.to_sqlx())
+    .bind(refund.points)
     .execute(db)
     .await?;
     Ok(())
@@ -430,14 +557,16 @@ pub(crate) async fn find_refund(
     db: &mut PgConnection,
     refund: Id<id::Refund>,
 ) -> Result<Option<RefundRow>, PaymentsError> {
-    let row: Option<(Uuid, i64, String)> =
-        sqlx::query_as("SELECT payment_id, amount, status FROM refund WHERE refund_id = $1")
-            .bind(refund.uuid())
-            .fetch_optional(db)
-            .await?;
-    Ok(row.map(|(payment, amount, status)| RefundRow {
+    let row: Option<(Uuid, i64, i64, String)> = sqlx::query_as(
+        "SELECT payment_id, amount, points, status FROM refund WHERE refund_id = $1",
+    )
+    .bind(refund.uuid())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|(payment, amount, points, status)| RefundRow {
         payment: Id::new(payment),
         amount,
+        points,
         is_open: status == OPEN,
     }))
 }
@@ -447,8 +576,8 @@ pub(crate) async fn open_refunds(
     db: &mut PgConnection,
     payment: Id<id::Payment>,
 ) -> Result<Vec<Refund>, PaymentsError> {
-    let rows: Vec<(Uuid, i64, String)> = sqlx::query_as(
-        "SELECT refund_id, amount, reason FROM refund
+    let rows: Vec<(Uuid, i64, i64, String)> = sqlx::query_as(
+        "SELECT refund_id, amount, points, reason FROM refund
          WHERE payment_id = $1 AND status = 'open' ORDER BY created_at, refund_id",
     )
     .bind(payment.uuid())
@@ -456,9 +585,10 @@ pub(crate) async fn open_refunds(
     .await?;
     Ok(rows
         .into_iter()
-        .map(|(refund, amount, reason)| Refund {
+        .map(|(refund, amount, points, reason)| Refund {
             id: Id::new(refund),
             amount,
+            points,
             reason,
         })
         .collect())
@@ -665,6 +795,9 @@ struct PaymentRow {
     method_type: String,
     method_token: String,
     amount: i64,
+    points: i64,
+    points_back: i64,
+    units_per_point: i64,
     currency: String,
     expires_at: jiff_sqlx::Timestamp,
     status: String,
@@ -748,6 +881,11 @@ impl PaymentRow {
                 token: self.method_token,
             },
             amount: Money::new(self.amount, currency),
+            points: Used {
+                all: self.points,
+                back: self.points_back,
+            },
+            units_per_point: self.units_per_point,
             expires_at: self.expires_at.into(),
             state,
             created_at: self.created_at.into(),
@@ -783,6 +921,38 @@ impl EntryRow {
             currency,
             points: self.amount,
             created_at: self.created_at.into(),
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct NewsRow {
+    user_id: Uuid,
+    currency: String,
+    version: i64,
+    balance: i64,
+    delta: i64,
+    reason: String,
+    payment_id: Uuid,
+    purchase_id: String,
+    changed_at: jiff_sqlx::Timestamp,
+}
+
+impl NewsRow {
+    fn read(self) -> Result<News, sqlx::Error> {
+        let user: Id<id::User> = Id::new(self.user_id);
+        let currency = (self.currency.parse())
+            .map_err(|_| sqlx::Error::Decode(format!("point_news.currency of {user}").into()))?;
+        Ok(News {
+            user,
+            currency,
+            version: self.version,
+            balance: self.balance,
+            delta: self.delta,
+            reason: self.reason,
+            payment: Id::new(self.payment_id),
+            purchase: self.purchase_id,
+            changed_at: self.changed_at.into(),
         })
     }
 }

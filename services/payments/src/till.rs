@@ -13,12 +13,14 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::{
     domain::{
-        Change, Illegal, Payment, Purchase, Refund, RefundTruth, State, Status, Truth, payment_of,
+        Bill, Change, Illegal, Payment, Purchase, Refund, RefundTruth, State, Status, Truth,
+        payment_of,
     },
     error::PaymentsError,
     messages,
+    points::Lying,
     provider::{Ask, Charge, Provider, Unknown},
-    store,
+    store::{self, Begun},
 };
 
 /// Where a process may be killed or a call broken off in tests.
@@ -68,6 +70,8 @@ pub(crate) struct Till {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) wake: Wake,
     pub(crate) provider: Arc<dyn Provider>,
+    /// Minor units of kept money that earn one point, of payments that begin now.
+    pub(crate) units_per_point: i64,
 }
 
 impl Till {
@@ -79,8 +83,9 @@ impl Till {
     pub(crate) async fn authorize(
         &self,
         command: &Command,
-        intent: Payment,
+        bill: Bill,
     ) -> Result<Payment, PaymentsError> {
+        let intent = Payment::new(bill, self.units_per_point, self.now());
         let payment = self.begin(command, intent).await?;
         if payment.status() != Status::Processing {
             return Ok(payment);
@@ -144,7 +149,12 @@ impl Till {
         // Refuses an amount in another currency.
         payment.amount.minus(amount).map_err(Illegal::from)?;
         let payment = match store::find_refund(&mut tx, refund.id).await? {
-            Some(first) if first.payment == id && first.amount == refund.amount => payment,
+            Some(first)
+                if first.payment == id
+                    && (first.amount, first.points) == (refund.amount, refund.points) =>
+            {
+                payment
+            }
             Some(_) => return Err(PaymentsError::KeyReused),
             None => {
                 let now = self.now();
@@ -344,13 +354,13 @@ impl Till {
 
     /// Writes down that the provider is about to be asked; a payment that was begun before for the same is that one.
     async fn begin(&self, command: &Command, intent: Payment) -> Result<Payment, PaymentsError> {
-        let mut db = database::acquire(&self.database).await?;
-        let begun = self
-            .between(
-                INTENT,
-                store::begin_payment(&mut db, command.epoch, &intent),
-            )
-            .await?;
+        let begun = if intent.points.all > 0 {
+            self.begin_holding_points(command, &intent).await?
+        } else {
+            let mut db = database::acquire(&self.database).await?;
+            let begin = store::begin_payment(&mut db, command.epoch, &intent);
+            self.between(INTENT, begin).await?
+        };
         command.refuse_if_stale(begun.saga.epoch)?;
         if begun.saga.undone {
             return Err(PaymentsError::StepUndone {
@@ -360,13 +370,30 @@ impl Till {
         if begun.is_new {
             return Ok(intent);
         }
-        let first = store::find_payment(&mut db, intent.id)
-            .await?
-            .ok_or(PaymentsError::UnknownPayment)?;
-        if !first.is_for(intent.user, &intent.method, intent.amount) {
+        let first = self.find(intent.id).await?;
+        if !first.is_for(&intent) {
             return Err(PaymentsError::KeyReused);
         }
         Ok(first)
+    }
+
+    /// Begins a payment that uses points, which are set aside in the same transaction or are refused with it.
+    async fn begin_holding_points(
+        &self,
+        command: &Command,
+        intent: &Payment,
+    ) -> Result<Begun, PaymentsError> {
+        let mut tx = database::begin(&self.database).await?;
+        let begun = store::begin_payment(&mut tx, command.epoch, intent).await?;
+        if begun.is_new && !store::hold_points(&mut tx, intent).await? {
+            let currency = intent.amount.currency;
+            return Err(PaymentsError::PointsShort {
+                asked: intent.points.all,
+                available: store::find_balance(&mut tx, intent.user, currency).await?,
+            });
+        }
+        self.commit(tx, INTENT).await?;
+        Ok(begun)
     }
 
     /// The payment of a command that was seen in time, for a step that writes only after the provider answered.
@@ -492,8 +519,12 @@ async fn write(
     if !store::save_payment(db, change, messages::news_of(change, now)?, now).await? {
         return Ok(false);
     }
-    if change.points < 0 {
-        store::take_points_back(db, payment, -change.points, now).await?;
+    // What is given back comes before what is taken back: it is there to be taken.
+    if change.moved != Lying::default() {
+        store::move_points(db, payment, change.moved, now).await?;
+    }
+    if change.earned < 0 {
+        store::take_points_back(db, payment, -change.earned, now).await?;
     }
     if change.drops_refunds {
         store::drop_open_refunds(db, payment.id, now).await?;

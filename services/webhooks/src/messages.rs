@@ -76,6 +76,10 @@ const PUBLIC: &[Interest] = &[
             "payment.refund_failed",
         ],
     },
+    Interest {
+        topic: Topic::ordinary("holdfast.points"),
+        kinds: &["points.changed"],
+    },
 ];
 
 /// Every type that can be asked for.

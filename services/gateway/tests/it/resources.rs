@@ -1408,6 +1408,8 @@ fn payment(
         failure: String::new(),
         created_at: AT,
         version: 2,
+        points: 0,
+        points_back: 0,
     }
 }
 

@@ -70,6 +70,7 @@ impl Run {
         let request = payments::ValidateMethodRequest {
             user_id: self.order.user.to_string(),
             method: self.saga.method.as_ref().map(Method::encode),
+            ..payments::ValidateMethodRequest::default()
         };
         let mut till = self.desk.peers.payments.clone();
         let call = till.validate_method(self.own(request, LEDGER_COMMAND_SECS));
@@ -87,6 +88,7 @@ impl Run {
                 amount: self.order.total.amount,
                 currency: self.order.total.currency.to_string(),
             }),
+            points: 0,
             method: self.saga.method.as_ref().map(Method::encode),
             // Where the customer must act the hold is extended to that moment; the payment never outlives it.
             expires_at: Some(wire::timestamp(self.order.hold_expires_at + self.grace())),

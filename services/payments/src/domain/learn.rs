@@ -39,6 +39,10 @@ impl Payment {
 
     fn learn_authorized(self, now: Timestamp) -> Result<Change, Illegal> {
         match self.state {
+            // The points it used went back, and may be spent: a part of a purchase is not sold.
+            State::Failed(_) | State::Expired if self.points.all > 0 => {
+                self.go(AUTHORIZED, State::Voiding { queued: 0 }, now)
+            }
             State::Processing | State::RequiresAction(_) | State::Failed(_) | State::Expired => {
                 Ok(self
                     .go(AUTHORIZED, State::Authorized, now)?
@@ -61,16 +65,16 @@ impl Payment {
             ..Taken::default()
         };
         match self.state {
-            State::Capturing { queued } if queued > 0 => {
-                let taken = all.promise(queued)?;
-                Ok(self
-                    .go(CAPTURED, State::RefundPending(taken), now)?
-                    .telling(News::Captured))
+            State::Capturing { queued } => {
+                let resting = State::resting(all.promise(queued)?, self.points);
+                Ok(self.go(CAPTURED, resting, now)?.telling(News::Captured))
+            }
+            State::Failed(_) | State::Expired if self.points.all > 0 => {
+                self.refund_rest(CAPTURED, all, now)
             }
             State::Processing
             | State::RequiresAction(_)
             | State::Authorized
-            | State::Capturing { .. }
             | State::Failed(_)
             | State::Expired => Ok(self
                 .go(CAPTURED, State::Captured(all), now)?

@@ -6,27 +6,44 @@ use super::*;
 
 const AMOUNT: i64 = 1250;
 const PART: i64 = 500;
+const POINTS: i64 = 300;
+const PART_OF_POINTS: i64 = 100;
+const UNITS_PER_POINT: i64 = 100;
 
 fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH
 }
 
 fn payment(state: State) -> Payment {
+    paid_with(state, AMOUNT, 0)
+}
+
+/// In that state, of so much money and so many points.
+fn paid_with(state: State, amount: i64, points: i64) -> Payment {
     let purchase = format!("ord_{}", "0".repeat(26));
     let method = Method {
         kind: MethodKind::Card,
         token: "sandbox_ok".to_owned(),
     };
+    let is_back = matches!(
+        state,
+        State::Refunded(_) | State::Failed(_) | State::Voided | State::Expired
+    );
+    let bill = Bill {
+        purchase: Purchase::parse(&purchase).expect("a purchase"),
+        user: Id::generate(),
+        method,
+        amount: Money::new(amount, "JPY".parse().expect("a currency")),
+        points,
+        expires_at: now(),
+    };
     Payment {
         state,
-        ..Payment::new(
-            Purchase::parse(&purchase).expect("a purchase"),
-            Id::generate(),
-            method,
-            Money::new(AMOUNT, "JPY".parse().expect("a currency")),
-            now(),
-            now(),
-        )
+        points: Used {
+            all: points,
+            back: if is_back { points } else { 0 },
+        },
+        ..Payment::new(bill, UNITS_PER_POINT, now())
     }
 }
 
@@ -93,8 +110,30 @@ fn refund(amount: i64) -> Refund {
     Refund {
         id: Id::generate(),
         amount,
+        points: 0,
         reason: String::new(),
     }
+}
+
+/// Payments in every state: of money, of money and points, of points alone.
+fn payments() -> Vec<Payment> {
+    let mut payments: Vec<Payment> = states().into_iter().map(payment).collect();
+    payments.extend((states().into_iter()).map(|state| paid_with(state, AMOUNT, POINTS)));
+    let money_back = State::PartiallyRefunded(taken(AMOUNT, 0));
+    payments.push(paid_with(money_back, AMOUNT, POINTS));
+    let mut capturing = paid_with(State::Capturing { queued: 0 }, AMOUNT, POINTS);
+    capturing.points.back = PART_OF_POINTS;
+    payments.push(capturing);
+    let nothing = Taken::default();
+    let of_points = [
+        State::Processing,
+        State::Authorized,
+        State::Captured(nothing),
+        State::PartiallyRefunded(nothing),
+        State::Voiding { queued: 0 },
+    ];
+    payments.extend((of_points.into_iter()).map(|state| paid_with(state, 0, POINTS)));
+    payments
 }
 
 type Input = Box<dyn Fn(Payment) -> Result<Change, Illegal>>;
@@ -107,6 +146,18 @@ fn inputs() -> Vec<(String, Input)> {
             Box::new(|p: Payment| p.capture_unknown(now())),
         ),
     ];
+    for points in [PART_OF_POINTS, POINTS] {
+        inputs.push((
+            format!("refund of {points} points"),
+            Box::new(move |p: Payment| {
+                let refund = Refund {
+                    points,
+                    ..refund(0)
+                };
+                p.refund(refund, now())
+            }),
+        ));
+    }
     for amount in [PART, AMOUNT] {
         inputs.push((
             format!("refund {amount}"),
@@ -141,9 +192,8 @@ fn inputs() -> Vec<(String, Input)> {
 fn the_machine_makes_all_the_moves_of_the_table_and_no_other() {
     let table: HashSet<(Status, Status)> = MOVES.iter().map(|(from, _, to)| (*from, *to)).collect();
     let mut made = HashSet::new();
-    for state in states() {
+    for before in payments() {
         for (name, input) in inputs() {
-            let before = payment(state.clone());
             let Ok(change) = input(before.clone()) else {
                 continue;
             };
@@ -158,6 +208,48 @@ fn the_machine_makes_all_the_moves_of_the_table_and_no_other() {
     }
     let dead: Vec<_> = table.difference(&made).collect();
     assert!(dead.is_empty(), "moves that nothing makes: {dead:?}");
+}
+
+#[test]
+fn points_that_are_used_are_held_spent_or_back_and_none_is_lost_or_made() {
+    for before in payments() {
+        for (name, input) in inputs() {
+            let Ok(change) = input(before.clone()) else {
+                continue;
+            };
+            let after = &change.payment;
+            let (was, is) = (before.lying(), after.lying());
+            assert_eq!(is.since(was), change.moved, "{name}: {before:?}");
+            let back = after.points.back - before.points.back;
+            assert_eq!(change.moved.to_owner(), back, "{name}: {before:?}");
+            assert!(back >= 0, "{name}: what was given back is not taken again");
+            assert_eq!(is.held + is.spent + after.points.back, before.points.all);
+            let unpaid = matches!(
+                after.status(),
+                Status::Failed | Status::Voided | Status::Expired | Status::Refunded
+            );
+            assert!(!unpaid || after.points.out() == 0, "{name}: {after:?}");
+        }
+    }
+}
+
+#[test]
+fn money_that_comes_after_the_points_went_back_goes_back_too() {
+    for state in [
+        failure(FailedStep::Authorize),
+        State::Expired,
+        State::Voided,
+    ] {
+        for (truth, becomes) in [
+            (Truth::Authorized, Status::Voiding),
+            (Truth::Captured, Status::RefundPending),
+        ] {
+            let late = paid_with(state.clone(), AMOUNT, POINTS);
+            let learned = late.learn(truth, now()).expect("it is taken in");
+            assert_eq!(learned.payment.status(), becomes, "{state:?}");
+            assert_eq!(learned.moved, Lying::default(), "{state:?}");
+        }
+    }
 }
 
 #[test]

@@ -280,6 +280,7 @@ async fn a_refund_of_nothing_of_another_currency_or_of_money_not_taken_is_refuse
         refund_id: Id::<id::Refund>::generate().uuid().to_string(),
         amount: Some(yen(100)),
         reason: String::new(),
+        points: 0,
     };
     request.amount.as_mut().expect("set").currency = "GBP".to_owned();
     let refused = world

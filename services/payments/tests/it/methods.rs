@@ -144,6 +144,7 @@ async fn a_card_number_in_a_refunds_reason_is_refused_and_not_repeated() {
         refund_id: Uuid::now_v7().to_string(),
         amount: Some(yen(100)),
         reason: "was paid with 4242 4242 4242 4242".to_owned(),
+        points: 0,
     };
     let refused = world
         .client()
@@ -162,6 +163,8 @@ async fn validating_tells_what_can_be_reserved_before_it_is_taken() {
         let request = world.peer("orders").request(pb::ValidateMethodRequest {
             user_id: world.customer.user.to_string(),
             method: Some(method),
+            amount: Some(yen(100)),
+            points: 0,
         });
         let answer = world.client().validate_method(request).await?;
         Ok::<_, Status>(answer.into_inner().can_authorize)

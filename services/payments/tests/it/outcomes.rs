@@ -557,6 +557,8 @@ async fn what_is_announced_is_ids_figures_and_status() {
             "amount": money(1250),
             "captured": money(1250),
             "refunded": money(0),
+            "points": 0,
+            "points_back": 0,
         })
     );
 }

@@ -7,14 +7,16 @@ use std::{
 
 use holdfast_kernel::{Clock, Id, Money, Timestamp, id};
 use holdfast_payments::{
-    Reconciler,
+    Announcer, Reconciler,
     provider::{Ask, Charge, Method, MethodCheck, Provider, RefundTruth, Unknown},
     sandbox::{BookFact, Sandbox},
 };
 use holdfast_platform::{
     fault::Fault,
     identity::{PeerIdentity, Role},
+    message::Message,
     outbox,
+    relay::Fold as _,
     transport::{self, Door, Transport},
     wire,
 };
@@ -30,6 +32,7 @@ use tokio::sync::Notify;
 use tonic::Status;
 
 pub(crate) const HOLD_SECS: i64 = 600;
+const UNITS_PER_POINT: i64 = 100;
 
 pub(crate) struct World {
     pub(crate) db: TestDatabase,
@@ -84,6 +87,7 @@ impl World {
         let (routes, reconciler) = holdfast_payments::assemble(
             Arc::new(line.clone()),
             Some(sandbox.clone()),
+            UNITS_PER_POINT,
             realm.context("payments", db.app()),
         );
         let transport = transport::local(Door::new("payments", routes));
@@ -99,6 +103,35 @@ impl World {
             realm,
             transport,
         }
+    }
+
+    /// The same after a restart with another setting.
+    pub(crate) fn restarted_at(self, units_per_point: i64) -> Self {
+        let (routes, reconciler) = holdfast_payments::assemble(
+            Arc::new(self.line.clone()),
+            Some(self.sandbox.clone()),
+            units_per_point,
+            self.realm.context("payments", self.db.app()),
+        );
+        Self {
+            transport: transport::local(Door::new("payments", routes)),
+            reconciler,
+            ..self
+        }
+    }
+
+    /// What others are told of accounts of points since they were last told.
+    pub(crate) async fn told_of_points(&self) -> Vec<Message> {
+        let mut tx = self.db.app().begin().await.expect("a transaction");
+        let already = outbox::pending(&mut tx, 1_000)
+            .await
+            .expect("the outbox")
+            .len();
+        let news = Announcer.fold(&mut tx).await.expect("folded");
+        outbox::announce_all(&mut tx, news).await.expect("written");
+        let pending = outbox::pending(&mut tx, 1_000).await.expect("the outbox");
+        tx.commit().await.expect("committed");
+        pending.into_iter().skip(already).collect()
     }
 
     /// With a purchase whose payment was asked for with that token, and what was answered.
@@ -159,8 +192,50 @@ impl World {
             amount: Some(yen(amount)),
             method: Some(method),
             expires_at: Some(wire::timestamp(hold_ends)),
+            points: 0,
         });
         let answer = self.client().authorize(request).await?.into_inner();
+        Ok(answer.payment.expect("set"))
+    }
+
+    /// Of so much money and so many points.
+    pub(crate) async fn authorize_using(
+        &self,
+        purchase: &str,
+        token: &str,
+        amount: i64,
+        points: i64,
+    ) -> Result<pb::Payment, Status> {
+        let hold_ends = self.clock.now() + SignedDuration::from_secs(HOLD_SECS);
+        let request = self.orders.request(pb::AuthorizeRequest {
+            command: Some(command(purchase, "authorize", 1)),
+            user_id: self.customer.user.to_string(),
+            amount: Some(yen(amount)),
+            method: Some(card(token)),
+            expires_at: Some(wire::timestamp(hold_ends)),
+            points,
+        });
+        let answer = self.client().authorize(request).await?.into_inner();
+        Ok(answer.payment.expect("set"))
+    }
+
+    /// Gives back of both.
+    pub(crate) async fn refund_of(
+        &self,
+        purchase: &str,
+        refund: Id<id::Refund>,
+        amount: i64,
+        points: i64,
+    ) -> Result<pb::Payment, Status> {
+        let request = self.orders.request(pb::RefundRequest {
+            command: Some(command(purchase, "refund", 1)),
+            payment_id: String::new(),
+            refund_id: refund.uuid().to_string(),
+            amount: Some(yen(amount)),
+            reason: "did not fit".to_owned(),
+            points,
+        });
+        let answer = self.client().refund(request).await?.into_inner();
         Ok(answer.payment.expect("set"))
     }
 
@@ -219,6 +294,7 @@ impl World {
             refund_id: refund.uuid().to_string(),
             amount: Some(yen(amount)),
             reason: "did not fit".to_owned(),
+            points: 0,
         });
         let answer = self.client().refund(request).await?.into_inner();
         Ok(answer.payment.expect("set"))
