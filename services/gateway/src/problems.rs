@@ -121,6 +121,7 @@ pub const REASONS: &[Reason] = &[
     reason("UNKNOWN_SKU", 422, "unknown_sku", "There is no such SKU for sale."),
     reason("UNKNOWN_ITEM", 422, "unknown_item", "The order has no such item."),
     reason("PAYMENT_DECLINED", 402, "payment_declined", "The payment was declined."),
+    reason("INSUFFICIENT_POINTS", 409, "insufficient_points", "There are not so many points."),
     reason("REFUND_EXCEEDS_CAPTURED", 409, "refund_exceeds_captured", "More than was paid and not given back."),
     // payments
     reason("UNKNOWN_PAYMENT", 404, "unknown_payment", "There is no such payment."),

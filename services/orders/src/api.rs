@@ -358,6 +358,7 @@ const fn encode_status(status: Status) -> pb::OrderStatus {
 
 fn encode(order: Order) -> Result<pb::Order, OrdersError> {
     let nothing = Money::zero(order.total.currency);
+    let subtotal = encode_money(order.value()?);
     let items = order
         .items
         .into_iter()
@@ -393,10 +394,11 @@ fn encode(order: Order) -> Result<pb::Order, OrdersError> {
         source: order.source.as_str().to_owned(),
         status: encode_status(order.status).into(),
         items,
-        subtotal: Some(encode_money(order.total)),
+        subtotal: Some(subtotal),
         shipping: Some(encode_money(nothing)),
         tax: Some(encode_money(nothing)),
-        points_used: 0,
+        points_used: order.points,
+        points_refunded: order.points_refunded,
         total: Some(encode_money(order.total)),
         refunded: Some(encode_money(order.refunded)),
         hold_expires_at: Some(wire::timestamp(order.hold_expires_at)),

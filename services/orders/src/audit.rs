@@ -17,8 +17,12 @@ pub struct OrderFact {
     pub status: Status,
     /// What was to be paid.
     pub total: Money,
+    /// What was to be paid in points beside it.
+    pub points: i64,
     /// What was given back.
     pub refunded: Money,
+    /// Points that were given back.
+    pub points_refunded: i64,
     /// Its payment, once one was begun and saved.
     pub payment: Option<Id<id::Payment>>,
     /// The holds whose units it may have: its own, and the one taken for late money.
@@ -65,7 +69,9 @@ pub async fn audit(
                 order,
                 status,
                 total: Money::new(row.total, currency),
+                points: row.points_used,
                 refunded: Money::new(row.refunded, currency),
+                points_refunded: row.points_refunded,
                 payment: row.payment_id.map(Id::new),
                 holds: (0..=row.hold_attempt)
                     .map(|attempt| Id::new(hold_of(order, attempt)))

@@ -107,9 +107,13 @@ pub(crate) struct Order {
     pub(crate) source: Source,
     pub(crate) status: Status,
     pub(crate) items: Vec<Item>,
+    /// What is paid in money.
     pub(crate) total: Money,
+    /// What is paid in points beside it.
+    pub(crate) points: i64,
     /// Given back so far.
     pub(crate) refunded: Money,
+    pub(crate) points_refunded: i64,
     pub(crate) hold_expires_at: Timestamp,
     /// `None` until a payment was begun.
     pub(crate) payment: Option<Payment>,
@@ -200,6 +204,8 @@ pub(crate) struct Refund {
     pub(crate) order: Id<id::Order>,
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) amount: Money,
+    /// Points that go back beside it.
+    pub(crate) points: i64,
     pub(crate) units: Vec<Returned>,
     pub(crate) reason: String,
     pub(crate) requested_by: Option<Id<id::User>>,
@@ -245,6 +251,14 @@ pub(crate) struct Returned {
     pub(crate) quantity: i64,
 }
 
+/// What a refund comes to, of an order that was paid in money and points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Worth {
+    pub(crate) amount: Money,
+    pub(crate) points: i64,
+    pub(crate) units: Vec<Returned>,
+}
+
 /// How much of an order is to be given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Share {
@@ -252,21 +266,33 @@ pub(crate) enum Share {
     Rest,
     /// These units, at the price they were bought for.
     Items(Basket),
-    /// Only money.
+    /// That value, and no units.
     Amount(Money),
 }
 
 impl Order {
-    /// An order about to be carried out, and the news of it. Fails when the prices mix currencies or do not add up.
+    /// An order about to be carried out. Fails when the prices mix currencies or do not add up, and when more points are to
+    /// be used than it costs.
     pub(crate) fn new(
         id: Id<id::Order>,
         user: Id<id::User>,
         items: Vec<Item>,
+        points: i64,
         hold_expires_at: Timestamp,
         fingerprint: Vec<u8>,
         now: Timestamp,
     ) -> Result<Self, OrdersError> {
-        let total = total_of(&items)?;
+        let subtotal = total_of(&items)?;
+        if !(0..=subtotal.amount).contains(&points) {
+            return Err(OrdersError::field(
+                "points",
+                format!(
+                    "{points}, wanted 0 to {}, what the order costs",
+                    subtotal.amount
+                ),
+            ));
+        }
+        let total = subtotal.minus(Money::new(points, subtotal.currency))?;
         Ok(Self {
             id,
             user,
@@ -274,7 +300,9 @@ impl Order {
             status: Status::Pending,
             items,
             total,
+            points,
             refunded: Money::zero(total.currency),
+            points_refunded: 0,
             hold_expires_at,
             payment: None,
             delivery: Delivery::Waiting,
@@ -374,18 +402,22 @@ impl Order {
         &self,
         share: &Share,
         promised: &[Refund],
-    ) -> Result<(Money, Vec<Returned>), OrdersError> {
-        let mut left = self.total.minus(self.refunded)?;
+    ) -> Result<Worth, OrdersError> {
+        let value = self.value()?;
+        let back = self.refunded.plus(self.in_points(self.points_refunded))?;
+        let mut left = value.minus(back)?;
         let mut units: Vec<i64> = (self.items.iter())
             .map(|item| item.quantity - item.refunded_quantity)
             .collect();
         for refund in promised {
-            left = left.minus(refund.amount)?;
+            left = left
+                .minus(refund.amount)?
+                .minus(self.in_points(refund.points))?;
             for returned in &refund.units {
                 units[returned.item] -= returned.quantity;
             }
         }
-        let (amount, returned) = match share {
+        let (worth, returned) = match share {
             Share::Rest => (left, returned(&units)),
             Share::Amount(amount) => (*amount, Vec::new()),
             Share::Items(basket) => {
@@ -416,14 +448,39 @@ impl Order {
             }
         };
         // Also refuses another currency.
-        let rest = left.minus(amount)?;
-        if rest.amount < 0 || (amount.amount == 0 && returned.is_empty()) {
+        let rest = left.minus(worth)?;
+        if rest.amount < 0 || (worth.amount == 0 && returned.is_empty()) {
             return Err(OrdersError::RefundExceedsCaptured {
-                requested: amount,
+                requested: worth,
                 left,
             });
         }
-        Ok((amount, returned))
+        // Split as the order was paid, by running total over its value.
+        let points = if self.points == 0 {
+            0
+        } else {
+            let used = self.in_points(self.points);
+            let gone = |left: Money| -> Result<i64, OrdersError> {
+                let gone = value.minus(left)?.amount;
+                Ok(handed_out(used, gone, value.amount).amount)
+            };
+            gone(rest)? - gone(left)?
+        };
+        Ok(Worth {
+            amount: worth.minus(self.in_points(points))?,
+            points,
+            units: returned,
+        })
+    }
+
+    /// What the order costs, in money and points.
+    pub(crate) fn value(&self) -> Result<Money, OrdersError> {
+        Ok(self.total.plus(self.in_points(self.points))?)
+    }
+
+    /// What points are worth: a minor unit each.
+    fn in_points(&self, points: i64) -> Money {
+        Money::new(points, self.total.currency)
     }
 
     /// Notes what a refund has given back, and moves the order accordingly. A cancelled order stays so until all is back.
@@ -433,10 +490,12 @@ impl Order {
         now: Timestamp,
     ) -> Result<Change, OrdersError> {
         self.refunded = self.refunded.plus(refund.amount)?;
+        self.points_refunded += refund.points;
         for returned in &refund.units {
             self.items[returned.item].refunded_quantity += returned.quantity;
         }
-        let to = if self.refunded == self.total {
+        let all_back = self.refunded == self.total && self.points_refunded == self.points;
+        let to = if all_back {
             Status::Refunded
         } else {
             Status::PartiallyRefunded
@@ -445,7 +504,7 @@ impl Order {
             (Status::Cancelled, Status::PartiallyRefunded) => Status::Cancelled,
             _ => to,
         };
-        let description = format!("{} refunded: {}", refund.amount, refund.reason);
+        let description = refunded(refund.amount, refund.points, &refund.reason);
         let mut change = self.enter(to, description, refund.requested_by, now)?;
         if to == Status::Cancelled {
             change.news = Status::PartiallyRefunded;
@@ -647,6 +706,14 @@ impl RefundState {
     }
 }
 
+/// What went back and why, for the order's history.
+pub(crate) fn refunded(amount: Money, points: i64, reason: &str) -> String {
+    match points {
+        0 => format!("{amount} refunded: {reason}"),
+        points => format!("{amount} and {points} points refunded: {reason}"),
+    }
+}
+
 fn total_of(items: &[Item]) -> Result<Money, OrdersError> {
     let currency: Currency = (items.first())
         .map(|item| item.unit_price.currency)
@@ -682,6 +749,10 @@ mod tests {
     }
 
     fn order() -> Order {
+        order_using(0)
+    }
+
+    fn order_using(points: i64) -> Order {
         let item = |sku: &str, quantity, price| Item {
             sku: sku.parse().expect("a sku"),
             name: sku.to_owned(),
@@ -691,7 +762,15 @@ mod tests {
         };
         let items = vec![item("TSHIRT", 3, 500), item("MUG", 1, 250)];
         let now = Timestamp::UNIX_EPOCH;
-        let order = Order::new(Id::generate(), Id::generate(), items, now, vec![1], now);
+        let order = Order::new(
+            Id::generate(),
+            Id::generate(),
+            items,
+            points,
+            now,
+            vec![1],
+            now,
+        );
         let mut order = order.expect("adds up");
         for to in [Status::Paid, Status::Confirmed] {
             order.enter(to, "", None, now).expect("a legal move");
@@ -700,12 +779,17 @@ mod tests {
     }
 
     fn refund(order: &Order, share: &Share, promised: &[Refund]) -> Result<Refund, OrdersError> {
-        let (amount, units) = order.refund_share(share, promised)?;
+        let Worth {
+            amount,
+            points,
+            units,
+        } = order.refund_share(share, promised)?;
         Ok(Refund {
             id: Id::generate(),
             order: order.id,
             fingerprint: Vec::new(),
             amount,
+            points,
             units,
             reason: String::new(),
             requested_by: None,
@@ -765,6 +849,49 @@ mod tests {
         assert_eq!(part.amount, yen(1_250));
         let rest = refund(&order, &Share::Rest, &[part]).expect("a refund");
         assert_eq!((rest.amount, rest.units.len()), (yen(500), 1));
+    }
+
+    #[test]
+    fn an_order_uses_no_more_points_than_it_costs() {
+        for (points, fits) in [(0, true), (1_750, true), (1_751, false), (-1, false)] {
+            let items = order().items;
+            let now = Timestamp::UNIX_EPOCH;
+            let made = Order::new(
+                Id::generate(),
+                Id::generate(),
+                items,
+                points,
+                now,
+                vec![1],
+                now,
+            );
+            assert_eq!(made.is_ok(), fits, "{points}");
+        }
+    }
+
+    /// "Given back" of `docs/PRICING.md`, of an order of 1,750 that was paid in part by points.
+    #[test]
+    fn a_refund_is_split_as_the_order_was_paid_and_all_of_both_is_back_in_the_end() {
+        for points in [0, 1, 300, 999, 1_749, 1_750] {
+            for step in [1_750, 875, 100, 7] {
+                let mut order = order_using(points);
+                let (mut money_back, mut points_back, mut left) = (0, 0, 1_750);
+                while left > 0 {
+                    let value = step.min(left);
+                    let part = refund(&order, &Share::Amount(yen(value)), &[]).expect("a refund");
+                    assert_eq!(part.amount.amount + part.points, value);
+                    order
+                        .give_back(&part, Timestamp::UNIX_EPOCH)
+                        .expect("given back");
+                    money_back += part.amount.amount;
+                    points_back += part.points;
+                    left -= value;
+                    assert_eq!(points_back, points * (1_750 - left) / 1_750, "rounded down");
+                }
+                assert_eq!((money_back, points_back), (1_750 - points, points));
+                assert_eq!(order.status, Status::Refunded);
+            }
+        }
     }
 
     /// The table of `docs/PRICING.md` under "Shares", over time.
@@ -879,7 +1006,7 @@ mod tests {
         let mut dear = order().items;
         dear[0].unit_price = yen(i64::MAX / 2);
         let now = Timestamp::UNIX_EPOCH;
-        let refused = Order::new(Id::generate(), Id::generate(), dear, now, vec![1], now);
+        let refused = Order::new(Id::generate(), Id::generate(), dear, 0, now, vec![1], now);
         assert!(matches!(refused, Err(OrdersError::TooExpensive)));
     }
 }

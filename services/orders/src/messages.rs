@@ -53,7 +53,10 @@ struct OrderChanged<'a> {
     user_id: String,
     source: &'static str,
     status: &'static str,
+    /// What is paid in money.
     total: Money,
+    /// What is paid in points beside it.
+    points_used: i64,
     refunded: Money,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<String>,
@@ -83,6 +86,7 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
                 source: order.source.as_str(),
                 status: change.status.as_str(),
                 total: order.total,
+                points_used: order.points,
                 refunded: change.refunded,
                 payment_id: (order.payment.as_ref()).map(|payment| payment.id.to_string()),
                 next_action: next_action.as_deref(),

@@ -64,13 +64,14 @@ pub(crate) async fn admit(desk: &Arc<Desk>, wish: RefundWish) -> Result<(), Orde
         });
     }
     let promised = store::list_open_refunds(&mut tx, order.id).await?;
-    let (amount, units) = order.refund_share(&wish.share, &promised)?;
+    let worth = order.refund_share(&wish.share, &promised)?;
     let refund = Refund {
         id,
         order: order.id,
         fingerprint: wish.fingerprint,
-        amount,
-        units,
+        amount: worth.amount,
+        points: worth.points,
+        units: worth.units,
         reason: wish.reason,
         requested_by: Some(wish.by),
         state: RefundState::Open,
@@ -113,9 +114,9 @@ impl Run {
         self.rest(Due::Never).await
     }
 
-    /// Whether the money is back with the customer.
+    /// Whether the money is back with the customer, and the points.
     async fn return_money(&mut self, refund: &Refund) -> Result<bool, Stop> {
-        if refund.amount.amount == 0 {
+        if refund.amount.amount == 0 && refund.points == 0 {
             return Ok(true);
         }
         let request = payments::RefundRequest {
@@ -127,7 +128,7 @@ impl Run {
                 currency: refund.amount.currency.to_string(),
             }),
             reason: refund.reason.clone(),
-            points: 0,
+            points: refund.points,
         };
         let mut till = self.desk.peers.payments.clone();
         let call = till.refund(self.own(request, REFUND_COMMAND_SECS));

@@ -101,9 +101,9 @@ pub(crate) async fn record_order(
     let due_at = (saga.phase != Phase::Done).then(|| now.to_sqlx());
     let query = sqlx::query(
         "WITH made AS (
-            INSERT INTO orders (id, user_id, source, status, currency, subtotal, total, hold_expires_at, fingerprint,
-                                created_at, updated_at, version)
-            VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11)
+            INSERT INTO orders (id, user_id, source, status, currency, subtotal, points_used, total, hold_expires_at,
+                                fingerprint, created_at, updated_at, version)
+            VALUES ($1, $2, $3, $4, $5, $6::bigint + $31, $31, $6, $7, $8, $9, $10, $11)
             ON CONFLICT (id) DO NOTHING
             RETURNING id
          ), bought AS (
@@ -150,6 +150,7 @@ pub(crate) async fn record_order(
     .bind(due_at)
     .bind(saga.leased_until.to_sqlx());
     let made = bind_changes(query, order, changes)?
+        .bind(order.points)
         .fetch_optional(db)
         .await?;
     Ok(made.is_some())
@@ -161,8 +162,9 @@ pub(crate) async fn find_order(
     order: Id<id::Order>,
 ) -> Result<Option<Order>, OrdersError> {
     let row: Option<OrderRow> = sqlx::query_as(
-        "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+        "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+                payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+                created_at, updated_at, version
          FROM orders WHERE id = $1",
     )
     .bind(order.uuid())
@@ -177,8 +179,9 @@ pub(crate) async fn lock_order(
     order: Id<id::Order>,
 ) -> Result<Option<Order>, OrdersError> {
     let row: Option<OrderRow> = sqlx::query_as(
-        "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-                next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+        "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+                payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+                created_at, updated_at, version
          FROM orders WHERE id = $1 FOR UPDATE",
     )
     .bind(order.uuid())
@@ -227,29 +230,33 @@ pub(crate) async fn list_orders(
 // One statement a shape, so that each walks the one index that has its order.
 
 const ORDERS_OF_USER: &str =
-    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+    "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+            payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+            created_at, updated_at, version
      FROM orders
      WHERE user_id = $1 AND created_at >= $4 AND (created_at, id) < ($5, $6) AND ($2::text IS NULL OR status = $2)
        AND ($3::text IS NULL OR EXISTS (SELECT FROM order_item WHERE order_id = id AND sku = $3))
      ORDER BY created_at DESC, id DESC LIMIT $7";
 
 const ORDERS_OF_SKU: &str =
-    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+    "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+            payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+            created_at, updated_at, version
      FROM order_item JOIN orders ON id = order_id
      WHERE sku = $1 AND ordered_at >= $3 AND (ordered_at, order_id) < ($4, $5) AND ($2::text IS NULL OR status = $2)
      ORDER BY ordered_at DESC, order_id DESC LIMIT $6";
 
 const ORDERS_OF_STATUS: &str =
-    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+    "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+            payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+            created_at, updated_at, version
      FROM orders WHERE status = $1 AND created_at >= $2 AND (created_at, id) < ($3, $4)
      ORDER BY created_at DESC, id DESC LIMIT $5";
 
 const ORDERS_OF_ALL: &str =
-    "SELECT id, user_id, source, status, currency, total, refunded, hold_expires_at, payment_id, payment_status,
-            next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, created_at, updated_at, version
+    "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
+            payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
+            created_at, updated_at, version
      FROM orders WHERE created_at >= $1 AND (created_at, id) < ($2, $3)
      ORDER BY created_at DESC, id DESC LIMIT $4";
 
@@ -264,7 +271,7 @@ pub(crate) async fn save_order(
     let query = sqlx::query(
         "WITH saved AS (
             UPDATE orders SET status = $3, refunded = $4, hold_expires_at = $5, payment_id = $6, payment_status = $7,
-                              next_action = $8, updated_at = $9, version = $10
+                              next_action = $8, updated_at = $9, version = $10, points_refunded = $21
             WHERE id = $1 AND version = $2
             RETURNING id
          ), history AS (
@@ -285,6 +292,7 @@ pub(crate) async fn save_order(
     .bind(order.id.uuid())
     .bind(version_before);
     let saved = bind_changes(bind_state(query, order), order, changes)?;
+    let saved = saved.bind(order.points_refunded);
     Ok(saved.fetch_optional(db).await?.is_some())
 }
 
@@ -608,8 +616,8 @@ pub(crate) async fn insert_refund(
     now: Timestamp,
 ) -> Result<(), OrdersError> {
     sqlx::query(
-        "INSERT INTO refund (id, order_id, fingerprint, amount, units, reason, requested_by, state, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO refund (id, order_id, fingerprint, amount, points, units, reason, requested_by, state, created_at)
+         VALUES ($1, $2, $3, $4, $10, $5, $6, $7, $8, $9)",
     )
     .bind(refund.id.uuid())
     .bind(refund.order.uuid())
@@ -620,6 +628,7 @@ pub(crate) async fn insert_refund(
     .bind(refund.requested_by.map(Id::uuid))
     .bind(refund.state.as_str())
     .bind(refund.created_at.to_sqlx())
+    .bind(refund.points)
     .execute(&mut *db)
     .await?;
     sqlx::query(
@@ -639,7 +648,7 @@ pub(crate) async fn find_refund(
     refund: Id<id::Refund>,
 ) -> Result<Option<Refund>, OrdersError> {
     let row: Option<RefundRow> = sqlx::query_as(
-        "SELECT refund.id, order_id, refund.fingerprint, amount, currency, units, reason, requested_by, state,
+        "SELECT refund.id, order_id, refund.fingerprint, amount, points, currency, units, reason, requested_by, state,
                 refund.created_at
          FROM refund JOIN orders ON orders.id = order_id WHERE refund.id = $1",
     )
@@ -655,7 +664,7 @@ pub(crate) async fn list_open_refunds(
     order: Id<id::Order>,
 ) -> Result<Vec<Refund>, OrdersError> {
     let rows: Vec<RefundRow> = sqlx::query_as(
-        "SELECT refund.id, order_id, refund.fingerprint, amount, currency, units, reason, requested_by, state,
+        "SELECT refund.id, order_id, refund.fingerprint, amount, points, currency, units, reason, requested_by, state,
                 refund.created_at
          FROM refund JOIN orders ON orders.id = order_id
          WHERE order_id = $1 AND state = 'open' ORDER BY refund.created_at, refund.id",
@@ -760,7 +769,9 @@ pub(crate) struct AuditedOrder {
     pub(crate) status: String,
     pub(crate) currency: String,
     pub(crate) total: i64,
+    pub(crate) points_used: i64,
     pub(crate) refunded: i64,
+    pub(crate) points_refunded: i64,
     pub(crate) payment_id: Option<Uuid>,
     pub(crate) updated_at: jiff_sqlx::Timestamp,
     pub(crate) hold_attempt: i32,
@@ -791,7 +802,7 @@ pub(crate) async fn audit_orders(
     limit: i64,
 ) -> Result<Vec<AuditedOrder>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT id, status, currency, total, refunded, payment_id, updated_at,
+        "SELECT id, status, currency, total, points_used, refunded, points_refunded, payment_id, updated_at,
                 coalesce(hold_attempt, 0) AS hold_attempt,
                 coalesce(phase <> 'done' OR open_refunds > 0, false) AS is_open
          FROM orders LEFT JOIN saga ON order_id = id
@@ -939,7 +950,9 @@ struct OrderRow {
     status: String,
     currency: String,
     total: i64,
+    points_used: i64,
     refunded: i64,
+    points_refunded: i64,
     hold_expires_at: jiff_sqlx::Timestamp,
     payment_id: Option<Uuid>,
     payment_status: String,
@@ -987,7 +1000,9 @@ impl OrderRow {
             status: Status::parse(&self.status).ok_or_else(|| column("status", &self.status))?,
             items,
             total: Money::new(self.total, currency),
+            points: self.points_used,
             refunded: Money::new(self.refunded, currency),
+            points_refunded: self.points_refunded,
             hold_expires_at: self.hold_expires_at.into(),
             payment: self.payment_id.map(|payment| Payment {
                 id: Id::new(payment),
@@ -1088,6 +1103,7 @@ struct RefundRow {
     order_id: Uuid,
     fingerprint: Vec<u8>,
     amount: i64,
+    points: i64,
     currency: String,
     units: Json<Vec<Returned>>,
     reason: String,
@@ -1107,6 +1123,7 @@ impl RefundRow {
             order: Id::new(self.order_id),
             fingerprint: self.fingerprint,
             amount: Money::new(self.amount, currency),
+            points: self.points,
             units: self.units.0,
             reason: self.reason,
             requested_by: self.requested_by.map(Id::new),

@@ -225,17 +225,36 @@ fn compare(orders: &[OrderFact], payments: &[PaymentFact], findings: &mut Vec<Fi
                     order.status
                 ));
             }
+            let paid_in_points: i64 = paid.iter().map(|payment| payment.points).sum();
+            let points_back: i64 = paid.iter().map(|payment| payment.points_back).sum();
+            if (paid_in_points, points_back) != (order.points, order.points_refunded) {
+                find(format!(
+                    "{} points used and {} back by the order, {paid_in_points} and {points_back} by its payment",
+                    order.points, order.points_refunded
+                ));
+            }
             if back != refunded {
                 find(format!(
                     "{refunded} refunded by the order, {back} by its payment"
                 ));
             }
-        } else if captured != back {
-            find(format!(
-                "{} with {} of the customer's money",
-                order.status,
-                captured - back
-            ));
+        } else {
+            if captured != back {
+                find(format!(
+                    "{} with {} of the customer's money",
+                    order.status,
+                    captured - back
+                ));
+            }
+            // Until the provider has said what came of it, a payment keeps its points aside.
+            let decided = paid.iter().filter(|payment| !is_asked(&payment.status));
+            let points_out: i64 = decided.map(|payment| payment.points_out).sum();
+            if points_out != 0 {
+                find(format!(
+                    "{} with {points_out} of the customer's points",
+                    order.status
+                ));
+            }
         }
     }
     for (purchase, payments) in of_purchase {
@@ -270,6 +289,13 @@ fn add_up(payments: &[PaymentFact], accounts: &[PointFact], findings: &mut Vec<F
             find(
                 about.clone(),
                 format!("its entries sum up to {}, wanted 0", payment.points_sum),
+            );
+        }
+        let (out, used) = (payment.points_out, payment.points - payment.points_back);
+        if out != used {
+            find(
+                about.clone(),
+                format!("{out} points set aside or spent for it, wanted {used}"),
             );
         }
         let (issued, due) = (payment.points_issued, payment.points_due());

@@ -54,7 +54,8 @@ struct NewOrder {
     address_id: Option<String>,
     /// Not offered yet.
     slot_id: Option<String>,
-    /// Not offered yet.
+    /// Paid with beside the money, up to what the order costs: a point pays one minor unit.
+    #[schema(minimum = 0)]
     points: Option<i64>,
 }
 
@@ -125,6 +126,8 @@ struct Order {
     shipping: Money,
     tax: Money,
     points_used: i64,
+    /// Of those, what went back.
+    points_refunded: i64,
     /// subtotal + shipping + tax - points.
     total: Money,
     refunded: Money,
@@ -218,6 +221,7 @@ async fn place_order(
         fingerprint: once.fingerprint(),
         items: body.items.into_iter().map(Into::into).collect(),
         payment_method: Some(choice(body.payment_method)?),
+        points: body.points.unwrap_or_default(),
     });
     request.set_timeout(PURCHASE_DEADLINE);
     let mut orders = gateway.peers.orders.clone();
@@ -450,8 +454,6 @@ impl NewOrder {
             ("address_id", "addresses")
         } else if self.slot_id.is_some() {
             ("slot_id", "delivery slots")
-        } else if self.points.is_some() {
-            ("points", "points")
         } else {
             return Ok(());
         };
@@ -535,6 +537,7 @@ fn order(order: Option<pb::Order>) -> Result<Order, Problem> {
         shipping: money(order.shipping)?,
         tax: money(order.tax)?,
         points_used: order.points_used,
+        points_refunded: order.points_refunded,
         refunded: money(order.refunded)?,
         currency: total.currency.clone(),
         total,

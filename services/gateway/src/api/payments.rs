@@ -122,7 +122,7 @@ struct PointBalance {
 
 #[derive(Serialize, ToSchema)]
 struct PointEntry {
-    /// `earned`, or `taken_back` when money went back.
+    /// `earned`, `taken_back` when money went back, `used`, or `given_back`.
     #[schema(example = "earned")]
     r#type: String,
     payment_id: String,
@@ -130,7 +130,7 @@ struct PointEntry {
     purchase_id: String,
     #[schema(example = "JPY")]
     currency: String,
-    /// Negative when points were taken back.
+    /// Negative when points were used or taken back.
     #[schema(example = 12)]
     points: i64,
     created_at: String,

@@ -1074,7 +1074,7 @@ async fn an_order_reads_as_promised() {
         json!({
             "id": "ord_1", "user_id": "usr_1", "source": "checkout", "status": "awaiting_payment",
             "items": [{"sku": "TSHIRT-M", "name": "T-shirt", "quantity": 1, "unit_price": yen(1250), "total": yen(1250), "refunded_quantity": 0}],
-            "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "total": yen(1250),
+            "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "points_refunded": 0, "total": yen(1250),
             "refunded": yen(0), "currency": "JPY", "hold_expires_at": AT_TEXT,
             "payment": {"id": "pay_1", "status": "requires_action", "next_action": {"type": "redirect", "url": "/pay"}},
             "delivery": null, "created_at": AT_TEXT, "updated_at": null,
@@ -1082,6 +1082,7 @@ async fn an_order_reads_as_promised() {
     );
     let call = world.orders.place_order.calls().remove(0);
     assert_eq!(call.message.items[0].sku, "TSHIRT-M");
+    assert_eq!(call.message.points, 0);
     let timeout = call
         .metadata
         .get("grpc-timeout")

@@ -91,13 +91,14 @@ impl Api {
                 let change = order.enter(Status::Cancelled, why, cancel.by, now)?;
                 store::save_order(&mut tx, &order, before, &[change]).await?;
                 // Nothing may be left to give back but what is under way already.
-                if let Ok((amount, units)) = order.refund_share(&Share::Rest, &promised) {
+                if let Ok(worth) = order.refund_share(&Share::Rest, &promised) {
                     let refund = Refund {
                         id: wish.request.makes(),
                         order: order.id,
                         fingerprint: cancel.fingerprint.clone(),
-                        amount,
-                        units,
+                        amount: worth.amount,
+                        points: worth.points,
+                        units: worth.units,
                         reason: why.to_owned(),
                         requested_by: cancel.by,
                         state: RefundState::Open,

@@ -22,6 +22,7 @@ pub(super) struct PlaceOrder {
     fingerprint: Vec<u8>,
     basket: Basket,
     method: Method,
+    points: i64,
 }
 
 impl PlaceOrder {
@@ -31,6 +32,7 @@ impl PlaceOrder {
             fingerprint: parse_fingerprint(&request.fingerprint)?,
             basket: parse_basket(request.items)?,
             method: parse_method(request.payment_method)?,
+            points: request.points,
         })
     }
 }
@@ -56,7 +58,7 @@ impl Api {
         known?;
         let now = to_micros(self.desk.context.clock.now());
         let fingerprint = wish.fingerprint.clone();
-        let order = Order::new(id, user, quoted?, now, fingerprint, now)?;
+        let order = Order::new(id, user, quoted?, wish.points, now, fingerprint, now)?;
 
         // From here on the purchase outlives the call.
         let run = Run::start(self.desk.clone(), order, wish.method);

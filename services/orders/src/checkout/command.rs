@@ -70,7 +70,8 @@ impl Run {
         let request = payments::ValidateMethodRequest {
             user_id: self.order.user.to_string(),
             method: self.saga.method.as_ref().map(Method::encode),
-            ..payments::ValidateMethodRequest::default()
+            amount: Some(self.to_pay()),
+            points: self.order.points,
         };
         let mut till = self.desk.peers.payments.clone();
         let call = till.validate_method(self.own(request, LEDGER_COMMAND_SECS));
@@ -84,11 +85,8 @@ impl Run {
         let request = payments::AuthorizeRequest {
             command: Some(self.command("authorize")),
             user_id: self.order.user.to_string(),
-            amount: Some(money_pb::Money {
-                amount: self.order.total.amount,
-                currency: self.order.total.currency.to_string(),
-            }),
-            points: 0,
+            amount: Some(self.to_pay()),
+            points: self.order.points,
             method: self.saga.method.as_ref().map(Method::encode),
             // Where the customer must act the hold is extended to that moment; the payment never outlives it.
             expires_at: Some(wire::timestamp(self.order.hold_expires_at + self.grace())),
@@ -301,8 +299,16 @@ impl Run {
         self.saga.phase == Phase::Forward && self.saga.ending.is_some()
     }
 
+    /// Whether it costs nothing, neither money nor points.
     pub(super) fn is_free(&self) -> bool {
-        self.order.total.amount == 0
+        self.order.total.amount == 0 && self.order.points == 0
+    }
+
+    fn to_pay(&self) -> money_pb::Money {
+        money_pb::Money {
+            amount: self.order.total.amount,
+            currency: self.order.total.currency.to_string(),
+        }
     }
 
     pub(crate) fn given<T>(&self, answer: Option<T>) -> Result<T, Stop> {
@@ -339,10 +345,12 @@ pub(crate) fn stop(fault: Fault) -> Stop {
 /// Payments refuses for good what it was asked, or fails for now.
 pub(super) fn payment_refused(fault: Fault) -> Result<Next, Stop> {
     match fault.reason() {
-        "PAYMENT_METHOD_INVALID" | "STEP_UNDONE" | "INVALID_TRANSITION" => Ok(Next::Back(
-            Status::PaymentFailed,
-            fault.reason().to_ascii_lowercase(),
-        )),
+        "PAYMENT_METHOD_INVALID" | "INSUFFICIENT_POINTS" | "STEP_UNDONE" | "INVALID_TRANSITION" => {
+            Ok(Next::Back(
+                Status::PaymentFailed,
+                fault.reason().to_ascii_lowercase(),
+            ))
+        }
         _ => Err(stop(fault)),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     command::{Extended, stop},
 };
 use crate::{
-    domain::{Change, Order, RefundState, Returned, Status},
+    domain::{self, Change, Order, RefundState, Returned, Status},
     error::OrdersError,
     points::{self, Around},
     saga::{Cancel, Phase, Saga},
@@ -62,10 +62,11 @@ impl Run {
                 changes.push(order.enter(through, why, by, now)?);
             }
             order.refunded = order.total;
+            order.points_refunded = order.points;
             for item in &mut order.items {
                 item.refunded_quantity = item.quantity;
             }
-            let why = format!("{} refunded: {reason}", order.total);
+            let why = domain::refunded(order.total, order.points, &reason);
             changes.push(order.enter(Status::Refunded, why, by, now)?);
         } else if order.status != ending {
             changes.push(order.enter(ending, reason, by, now)?);

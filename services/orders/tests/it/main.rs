@@ -12,5 +12,6 @@ mod statements;
 mod stuck;
 mod taken_over;
 mod till;
+mod using_points;
 mod waiting;
 mod world;

@@ -22,6 +22,8 @@ pub(crate) struct Till {
 
 #[derive(Default)]
 struct Book {
+    /// What the customer has in points.
+    points: i64,
     payments: HashMap<String, Paid>,
     epochs: HashMap<String, i64>,
     buried: Vec<String>,
@@ -64,6 +66,24 @@ impl Till {
                 amount(&payment.captured),
                 amount(&payment.refunded),
             )
+        })
+    }
+
+    /// Gives the customer points to spend.
+    pub(crate) fn gives_points(&self, points: i64) {
+        self.book.lock().expect("held briefly").points += points;
+    }
+
+    /// What the customer has in points.
+    pub(crate) fn points(&self) -> i64 {
+        self.book.lock().expect("held briefly").points
+    }
+
+    /// Points that the order used and that went back.
+    pub(crate) fn points_of(&self, order: &str) -> (i64, i64) {
+        let book = self.book.lock().expect("held briefly");
+        (book.payments.get(order)).map_or((0, 0), |paid| {
+            (paid.payment.points, paid.payment.points_back)
         })
     }
 
@@ -112,12 +132,36 @@ impl Paid {
         let refunded = self.payment.refunded.as_mut().expect("set");
         refunded.amount += amount;
         assert!(refunded.amount <= all, "more given back than taken");
-        let left = all - refunded.amount;
+        let left = all - refunded.amount + self.payment.points - self.payment.points_back;
         self.set(if left == 0 {
             PaymentStatus::Refunded
         } else {
             PaymentStatus::PartiallyRefunded
         });
+    }
+}
+
+impl Book {
+    /// Gives points of an order back to the customer.
+    fn give_points_back(&mut self, order: &str, points: i64) {
+        let payment = &mut self.payments.get_mut(order).expect("a payment").payment;
+        payment.points_back += points;
+        assert!(
+            payment.points_back <= payment.points,
+            "more points back than used"
+        );
+        self.points += points;
+    }
+
+    /// Gives all points back of an order that ended unpaid.
+    fn give_points_back_if_over(&mut self, order: &str) {
+        let payment = &self.payments[order].payment;
+        if matches!(
+            payment.status(),
+            PaymentStatus::Failed | PaymentStatus::Voided | PaymentStatus::Expired
+        ) {
+            self.give_points_back(order, payment.points - payment.points_back);
+        }
     }
 }
 
@@ -145,6 +189,7 @@ impl PaymentsService for Till {
         let ask = request.into_inner();
         self.line
             .over("validate", || match token(ask.method).as_str() {
+                _ if ask.points > self.points() => Err(refused("INSUFFICIENT_POINTS")),
                 "unknown" => Err(Fault::new(
                     FaultCode::Invalid,
                     "PAYMENT_METHOD_INVALID",
@@ -172,6 +217,10 @@ impl PaymentsService for Till {
                 }
                 if !book.payments.contains_key(&order) {
                     let token = token(ask.method);
+                    if ask.points > book.points || token == "points_gone" {
+                        return Err(refused("INSUFFICIENT_POINTS"));
+                    }
+                    book.points -= ask.points;
                     let mut payment = pb::Payment {
                         id: RequestId::derive(&["payment", &order])
                             .makes::<id::Payment>()
@@ -181,6 +230,7 @@ impl PaymentsService for Till {
                         captured: ask.amount.clone().map(|money| Money { amount: 0, ..money }),
                         refunded: ask.amount.clone().map(|money| Money { amount: 0, ..money }),
                         amount: ask.amount,
+                        points: ask.points,
                         version: 1,
                         ..pb::Payment::default()
                     };
@@ -214,6 +264,7 @@ impl PaymentsService for Till {
                         voided: false,
                     };
                     book.payments.insert(order.clone(), paid);
+                    book.give_points_back_if_over(&order);
                 }
                 Ok(pb::AuthorizeResponse {
                     payment: Some(book.payments[&order].payment.clone()),
@@ -239,8 +290,9 @@ impl PaymentsService for Till {
                         _ => paid.capture(),
                     }
                 }
+                book.give_points_back_if_over(&order);
                 Ok(pb::CaptureResponse {
-                    payment: Some(paid.payment.clone()),
+                    payment: Some(book.payments[&order].payment.clone()),
                 })
             })
             .await
@@ -266,14 +318,18 @@ impl PaymentsService for Till {
                     }
                     PaymentStatus::Processing => paid.voided = true,
                     PaymentStatus::Captured | PaymentStatus::PartiallyRefunded => {
+                        let points = paid.payment.points - paid.payment.points_back;
+                        book.give_points_back(&order, points);
+                        let paid = book.payments.get_mut(&order).ok_or_else(unknown)?;
                         let all = paid.payment.amount.as_ref().expect("set").amount;
                         let left = all - paid.payment.refunded.as_ref().expect("set").amount;
                         paid.give_back(left);
                     }
                     _ => {}
                 }
+                book.give_points_back_if_over(&order);
                 Ok(pb::VoidResponse {
-                    payment: Some(paid.payment.clone()),
+                    payment: Some(book.payments[&order].payment.clone()),
                 })
             })
             .await
@@ -296,13 +352,15 @@ impl PaymentsService for Till {
                         return Err(refused("REFUND_EXCEEDS_CAPTURED"));
                     }
                     paid.refunds.insert(ask.refund_id, amount);
-                    match paid.token.as_str() {
-                        "refund_refused" => {}
-                        _ => paid.give_back(amount),
+                    let is_refused = paid.token == "refund_refused";
+                    book.give_points_back(&order, ask.points);
+                    if !is_refused {
+                        let paid = book.payments.get_mut(&order).ok_or_else(unknown)?;
+                        paid.give_back(amount);
                     }
                 }
                 Ok(pb::RefundResponse {
-                    payment: Some(paid.payment.clone()),
+                    payment: Some(book.payments[&order].payment.clone()),
                 })
             })
             .await

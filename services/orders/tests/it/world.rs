@@ -218,6 +218,26 @@ impl World {
         })
     }
 
+    /// Buys, and uses points.
+    pub(crate) async fn buy_using(
+        &self,
+        points: i64,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> Result<pb::Order, Status> {
+        let mut request = self.customer.ask(pb::PlaceOrderRequest {
+            points,
+            ..wish(&new_key(), items, token)
+        });
+        request.set_timeout(Duration::from_secs(PURCHASE_DEADLINE_SECS));
+        let mut client = self.process.client();
+        let answer = self
+            .process
+            .spawn(async move { client.place_order(request).await });
+        let answer = answer.await.expect("it lives")?;
+        Ok(answer.into_inner().order.expect("set"))
+    }
+
     /// Buys, and waits until the order is in that status, however soon the call answers.
     pub(crate) async fn bought(
         &self,
@@ -619,6 +639,17 @@ impl World {
             let (times, captured, refunded) = self.till.money(&fact.order.to_string());
             assert!(times <= 1, "captured twice: {fact:?}");
             assert_eq!(refunded, fact.refunded.amount, "money given back: {fact:?}");
+            let (used, back) = self.till.points_of(&fact.order.to_string());
+            let kept = fact.points - fact.points_refunded;
+            let is_kept = !matches!(
+                fact.status,
+                Stands::Cancelled | Stands::PaymentFailed | Stands::Expired
+            );
+            assert_eq!(
+                used - back,
+                if is_kept { kept } else { 0 },
+                "points used: {fact:?}"
+            );
             let owns = matches!(
                 fact.status,
                 Stands::Confirmed | Stands::Shipped | Stands::Delivered | Stands::PartiallyRefunded
@@ -748,6 +779,7 @@ pub(crate) fn wish(key: &str, items: &[(&str, i64)], token: &str) -> pb::PlaceOr
                 },
             )),
         }),
+        points: 0,
     }
 }
 
