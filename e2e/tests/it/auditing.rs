@@ -25,7 +25,10 @@ async fn every_lie_planted_in_the_books_is_found() -> anyhow::Result<()> {
         let buyer = shop.buyer().await?;
         let order = buy(&buyer, &sku, 1, "sandbox_ok").await?.is(201)?;
         shop.sandbox.audit_is_clean()?;
-        for lie in lies(&sku, &id_of(&order)?, &payment_of(&order)?)? {
+        let (order, payment) = (id_of(&order)?, payment_of(&order)?);
+        let mut lies = lies(&sku, &order, &payment)?;
+        lies.extend(lies_about_points(&order, &payment)?);
+        for lie in lies {
             is_found(&shop.sandbox, &lie)
                 .await
                 .with_context(|| lie.name)?;
@@ -158,6 +161,32 @@ fn lies(sku: &str, order: &str, payment: &str) -> anyhow::Result<Vec<Lie>> {
                  DELETE FROM saga WHERE purchase_id = '{no_order}'"
             ),
             &[&no_order.to_string(), &Id::<id::Payment>::new(other).to_string()],
+        ),
+    ])
+}
+
+/// The lies about points, of which that order used none and its payment has earned some.
+fn lies_about_points(order: &str, payment: &str) -> anyhow::Result<Vec<Lie>> {
+    let payment = payment.parse::<Id<id::Payment>>()?.uuid();
+    let lie = |name, change: &str, back: &str, about: &str| Lie {
+        name,
+        book: "payments",
+        plant: change.to_owned(),
+        take_back: back.to_owned(),
+        about: vec![about.to_owned()],
+    };
+    Ok(vec![
+        lie(
+            "points that no order used",
+            &format!("UPDATE payment SET points = points + 5 WHERE payment_id = '{payment}'"),
+            &format!("UPDATE payment SET points = points - 5 WHERE payment_id = '{payment}'"),
+            order,
+        ),
+        lie(
+            "points from nowhere",
+            "UPDATE point_account SET balance = balance + 1",
+            "UPDATE point_account SET balance = balance - 1",
+            "its entries come to",
         ),
     ])
 }

@@ -16,16 +16,22 @@ use std::{
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
 use holdfast_e2e::Topology;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use self::stage::{Death, Stage, TIMEOUT_SECS, points, service_of};
-use crate::shop::{PRICE, Stock, basket};
+use self::stage::{Death, Stage, TIMEOUT_SECS, UNITS_PER_POINT, points, service_of};
+use crate::{
+    points::balance,
+    shop::{PRICE, Stock, basket},
+};
 
 /// Installations that work through the outcomes side by side: most of a life is waiting for processes to start.
 const INSTALLATIONS: usize = 3;
 /// Payments come by their points with every command, and the second time may be the capture; later ones are looks that
 /// come as they come.
 const PASSINGS_MAX: usize = 2;
+
+/// What a purchase that uses points uses of them.
+const POINTS: i64 = 100;
 
 /// How a purchase may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +65,20 @@ impl Outcome {
         Self::Refunded,
         Self::CancelledWhileWaiting,
     ];
+
+    /// What of it is paid in points. Some are paid in money alone, which is another way through payments.
+    fn points(self) -> i64 {
+        match self {
+            Self::Succeeds | Self::TimesOut | Self::LateAndFree => 0,
+            Self::SucceedsAtSecondTry
+            | Self::Declined
+            | Self::CaptureFails
+            | Self::LateAndSold
+            | Self::CancelledWhileWaiting
+            | Self::CancelledWhenPaid
+            | Self::Refunded => POINTS,
+        }
+    }
 
     /// What goes wrong besides.
     fn stumbles_at(self) -> Option<&'static str> {
@@ -160,43 +180,45 @@ async fn way_of(stage: &mut Stage, outcome: Outcome) -> anyhow::Result<Vec<Death
 /// One purchase from its beginning to its end. Dies where the stage says, from [`Stage::arm`] on.
 async fn live(stage: &mut Stage, outcome: Outcome) -> anyhow::Result<()> {
     let sku = stage.sells_one().await?;
+    let points = outcome.points();
+    let had = balance(&stage.buyer).await?;
     let left = match outcome {
         Outcome::Succeeds | Outcome::SucceedsAtSecondTry => {
-            let order = buy(stage, &sku, "sandbox_ok").await?;
+            let order = buy(stage, &sku, points, "sandbox_ok").await?;
             stage.order_ends(&order, "confirmed").await?;
-            captured(stage, &order).await?;
+            captured(stage, &order, points).await?;
             0
         }
         Outcome::Declined => {
-            let order = buy(stage, &sku, "sandbox_declined").await?;
+            let order = buy(stage, &sku, points, "sandbox_declined").await?;
             stage.order_ends(&order, "payment_failed").await?;
             stage.payment_ends(&order, "failed").await?;
             1
         }
         Outcome::CaptureFails => {
-            let order = buy(stage, &sku, "sandbox_capture_fails").await?;
+            let order = buy(stage, &sku, points, "sandbox_capture_fails").await?;
             stage.order_ends(&order, "payment_failed").await?;
             stage.payment_ends(&order, "failed").await?;
             1
         }
         Outcome::TimesOut => {
-            let order = buy(stage, &sku, "sandbox_timeout").await?;
+            let order = buy(stage, &sku, points, "sandbox_timeout").await?;
             stage.pass(TIMEOUT_SECS, TIMEOUT_SECS)?;
             stage.order_ends(&order, "confirmed").await?;
-            captured(stage, &order).await?;
+            captured(stage, &order, points).await?;
             0
         }
         Outcome::LateAndFree => {
-            let order = buy(stage, &sku, "sandbox_late_ok").await?;
+            let order = buy(stage, &sku, points, "sandbox_late_ok").await?;
             stage.hold_ends()?;
             stage.order_ends(&order, "expired").await?;
             stage.late_money_comes()?;
             stage.order_ends(&order, "confirmed").await?;
-            captured(stage, &order).await?;
+            captured(stage, &order, points).await?;
             0
         }
         Outcome::LateAndSold => {
-            let order = buy(stage, &sku, "sandbox_late_ok").await?;
+            let order = buy(stage, &sku, points, "sandbox_late_ok").await?;
             stage.hold_ends()?;
             stage.order_ends(&order, "expired").await?;
             let rival = stage.rival.clone();
@@ -210,9 +232,8 @@ async fn live(stage: &mut Stage, outcome: Outcome) -> anyhow::Result<()> {
             0
         }
         Outcome::CancelledWhileWaiting => {
-            let order = stage
-                .bought(&sku, "sandbox_3ds", "awaiting_payment")
-                .await?;
+            let wish = using(&sku, points, "sandbox_3ds");
+            let order = stage.bought(&wish, "awaiting_payment").await?;
             stage.arm()?;
             stage.cancels(&order).await?;
             stage.order_ends(&order, "cancelled").await?;
@@ -220,46 +241,84 @@ async fn live(stage: &mut Stage, outcome: Outcome) -> anyhow::Result<()> {
             1
         }
         Outcome::CancelledWhenPaid => {
-            let order = stage.bought(&sku, "sandbox_ok", "confirmed").await?;
+            let wish = using(&sku, points, "sandbox_ok");
+            let order = stage.bought(&wish, "confirmed").await?;
             stage.arm()?;
             stage.cancels(&order).await?;
-            given_back(stage, &order).await?;
+            given_back(stage, &order, points).await?;
             1
         }
         Outcome::Refunded => {
-            let order = stage.bought(&sku, "sandbox_ok", "confirmed").await?;
+            let wish = using(&sku, points, "sandbox_ok");
+            let order = stage.bought(&wish, "confirmed").await?;
             stage.arm()?;
             let staff = stage.shop.staff.clone();
             let path = format!("/v1/orders/{order}/refunds");
             let wish = json!({"reason": "broken"});
             stage.insists(&staff, &path, &wish).await?.is(201)?;
-            given_back(stage, &order).await?;
+            given_back(stage, &order, points).await?;
             1
         }
     };
     stage.stock_ends(&sku, Stock::of(1, 1 - left)).await?;
-    stage.rests().await
+    stage.rests().await?;
+    // Given back, or spent once and earned once.
+    let gained = if is_kept(outcome) {
+        (PRICE - points) / UNITS_PER_POINT - points
+    } else {
+        0
+    };
+    let has = balance(&stage.buyer).await?;
+    ensure!(
+        has == had + gained,
+        "{has} points, wanted {had} and {gained}"
+    );
+    Ok(())
+}
+
+/// Whether the customer has the unit in the end, and we the money.
+fn is_kept(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Succeeds
+        | Outcome::SucceedsAtSecondTry
+        | Outcome::TimesOut
+        | Outcome::LateAndFree => true,
+        Outcome::Declined
+        | Outcome::CaptureFails
+        | Outcome::LateAndSold
+        | Outcome::CancelledWhileWaiting
+        | Outcome::CancelledWhenPaid
+        | Outcome::Refunded => false,
+    }
 }
 
 /// Buys under the eyes of death.
-async fn buy(stage: &mut Stage, sku: &str, card: &str) -> anyhow::Result<String> {
+async fn buy(stage: &mut Stage, sku: &str, points: i64, card: &str) -> anyhow::Result<String> {
     stage.arm()?;
     let buyer = stage.buyer.clone();
-    stage.buys(&buyer, &basket(&[(sku, 1)], card)).await
+    stage.buys(&buyer, &using(sku, points, card)).await
 }
 
-async fn captured(stage: &mut Stage, order: &str) -> anyhow::Result<()> {
+/// The body of a purchase of one unit.
+fn using(sku: &str, points: i64, card: &str) -> Value {
+    let mut body = basket(&[(sku, 1)], card);
+    body["points"] = json!(points);
+    body
+}
+
+async fn captured(stage: &mut Stage, order: &str, points: i64) -> anyhow::Result<()> {
     let payment = stage.payment_ends(order, "captured").await?;
-    ensure!(payment["captured"]["amount"] == PRICE, "{payment}");
+    ensure!(payment["captured"]["amount"] == PRICE - points, "{payment}");
     ensure!(payment["refunded"]["amount"] == 0, "{payment}");
     Ok(())
 }
 
-async fn given_back(stage: &mut Stage, order: &str) -> anyhow::Result<()> {
+async fn given_back(stage: &mut Stage, order: &str, points: i64) -> anyhow::Result<()> {
     let ended = stage.order_ends(order, "refunded").await?;
-    ensure!(ended["refunded"]["amount"] == PRICE, "{ended}");
+    ensure!(ended["refunded"]["amount"] == PRICE - points, "{ended}");
+    ensure!(ended["points_refunded"] == points, "{ended}");
     let payment = stage.payment_ends(order, "refunded").await?;
-    ensure!(payment["refunded"]["amount"] == PRICE, "{payment}");
+    ensure!(payment["refunded"]["amount"] == PRICE - points, "{payment}");
     Ok(())
 }
 

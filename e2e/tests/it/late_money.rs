@@ -2,7 +2,10 @@
 
 use holdfast_e2e::Topology;
 
-use crate::shop::{Shop, Stock, buy, id_of, payment_of, payment_settles, settles};
+use crate::{
+    points::{balance_becomes, buy_using},
+    shop::{PRICE, Shop, Stock, buy, id_of, payment_of, payment_settles, settles},
+};
 
 /// Longer than a checkout holds its units, with all grace, and longer than the sandbox keeps late money to itself.
 const LONG_SECS: i64 = 700;
@@ -27,9 +30,12 @@ async fn late_money(topology: Topology) -> anyhow::Result<()> {
 async fn units_free_and_units_sold(shop: &Shop) -> anyhow::Result<()> {
     let (free, sold) = (shop.sell(1).await?, shop.sell(1).await?);
     let (buyer, rival) = (shop.buyer().await?, shop.buyer().await?);
+    // Earns 25 points, which the two purchases share.
+    let first = shop.sell(2).await?;
+    buy(&buyer, &first, 2, "sandbox_ok").await?.is(201)?;
     let (of_free, of_sold) = tokio::join!(
-        buy(&buyer, &free, 1, "sandbox_late_ok"),
-        buy(&buyer, &sold, 1, "sandbox_late_ok"),
+        buy_using(&buyer, &free, 1, 10, "sandbox_late_ok"),
+        buy_using(&buyer, &sold, 1, 15, "sandbox_late_ok"),
     );
     let (of_free, of_sold) = (of_free?.is(201)?, of_sold?.is(201)?);
     for order in [&of_free, &of_sold] {
@@ -46,6 +52,8 @@ async fn units_free_and_units_sold(shop: &Shop) -> anyhow::Result<()> {
         settles(&buyer, &id_of(order)?, "expired").await?;
     }
     shop.stock_becomes(&free, Stock::of(1, 0)).await?;
+    balance_becomes(&buyer, 0).await?;
+    shop.sandbox.audit_is_clean()?;
     buy(&rival, &sold, 1, "sandbox_ok").await?.is(201)?;
 
     // Now it is known.
@@ -61,5 +69,6 @@ async fn units_free_and_units_sold(shop: &Shop) -> anyhow::Result<()> {
         Stock::of(1, 1),
         "the rival keeps the unit"
     );
-    Ok(())
+    // Those of the purchase that was confirmed are spent, and its money has earned others; those of the other are back.
+    balance_becomes(&buyer, (PRICE - 10) / 100 + 15).await
 }

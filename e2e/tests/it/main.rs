@@ -35,6 +35,7 @@ mod keys;
 mod late_money;
 mod notifications;
 mod people;
+mod points;
 mod refusals;
 mod registering;
 mod replaying;

@@ -105,11 +105,16 @@ impl Shop {
 
     /// Something new to sell, with so many units of it; returns its SKU.
     pub(crate) async fn sell(&self, units: i64) -> anyhow::Result<String> {
+        self.sell_at(units, PRICE).await
+    }
+
+    /// The same at another price.
+    pub(crate) async fn sell_at(&self, units: i64, price: i64) -> anyhow::Result<String> {
         let number = RequestId::generate().uuid().simple().to_string();
         let sku = format!("THING-{}", number.to_uppercase());
         let variant = json!({
             "sku": sku,
-            "price": {"amount": PRICE, "currency": "JPY"},
+            "price": {"amount": price, "currency": "JPY"},
             "stock": units,
         });
         let product = json!({"name": "A thing", "currency": "JPY", "variants": [variant]});

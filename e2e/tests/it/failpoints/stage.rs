@@ -10,7 +10,7 @@ use holdfast_kernel::RequestId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::shop::{Shop, Stock, basket};
+use crate::shop::{self, Shop, Stock};
 
 /// Longer than the sandbox keeps the outcome of a time-out to itself.
 pub(super) const TIMEOUT_SECS: i64 = 5;
@@ -23,6 +23,8 @@ const LONG_SECS: i64 = HOLD_SECS + GRACE_SECS + 25;
 const LEASE_SECS: i64 = 4;
 /// There are hundreds of deaths, and after each of them a worker has to find what the dead one had.
 const POLL_MILLIS: &str = "50";
+/// A dear currency of points: who has bought once has enough of them for all that follows.
+pub(super) const UNITS_PER_POINT: i64 = 1;
 /// Tokens live through all deaths of an outcome, each of which moves the clock.
 const TOKEN_SECS: i64 = 24 * 60 * 60;
 /// How long a step may take, the death included.
@@ -76,6 +78,7 @@ impl Stage {
         let armed = format!("@{}", files.path().join(ARMED).display());
         let figures = [LEASE_SECS, HOLD_SECS, GRACE_SECS, TOKEN_SECS].map(|secs| secs.to_string());
         let [lease, hold, grace, token] = &figures;
+        let units_per_point = UNITS_PER_POINT.to_string();
         let environment = [
             ("HOLDFAST_FAILPOINTS", armed.as_str()),
             ("HOLDFAST_ORDERS__LEASE_SECS", lease),
@@ -83,10 +86,14 @@ impl Stage {
             ("HOLDFAST_ORDERS__HOLD_SECS", hold),
             ("HOLDFAST_ORDERS__HOLD_GRACE_SECS", grace),
             ("HOLDFAST_AUTH__ACCESS_TOKEN_SECS", token),
+            ("HOLDFAST_PAYMENTS__UNITS_PER_POINT", &units_per_point),
         ];
         let shop = Shop::open(topology, &environment).await?;
+        let buyer = shop.buyer().await?;
+        let sku = shop.sell(1).await?;
+        shop::buy(&buyer, &sku, 1, "sandbox_ok").await?.is(201)?;
         Ok(Self {
-            buyer: shop.buyer().await?,
+            buyer,
             rival: shop.buyer().await?,
             shop,
             files,
@@ -194,14 +201,9 @@ impl Stage {
     }
 
     /// Buys in peace.
-    pub(super) async fn bought(
-        &mut self,
-        sku: &str,
-        card: &str,
-        status: &str,
-    ) -> anyhow::Result<String> {
+    pub(super) async fn bought(&mut self, basket: &Value, status: &str) -> anyhow::Result<String> {
         let buyer = self.buyer.clone();
-        let order = self.buys(&buyer, &basket(&[(sku, 1)], card)).await?;
+        let order = self.buys(&buyer, basket).await?;
         self.order_ends(&order, status).await?;
         self.rests_but_waits().await?;
         Ok(order)
