@@ -34,7 +34,9 @@ const SELLERS: &[&str] = &["orders", "bookings", "tickets", "delivery"];
 /// Sellers, and this service itself, which may hear of an order while another of its processes writes.
 const BINDERS: &[&str] = &["orders", "bookings", "tickets", "delivery", "inventory"];
 /// Services whose things are stocked.
-const STOCKERS: &[&str] = &["catalog", "tickets", "delivery", "bookings"];
+const STOCKERS: &[&str] = &["catalog", "tickets", "delivery", "bookings", "orders"];
+/// Kinds of pools of which the public is told nothing: their names are for those who have them.
+const PRIVATE_KINDS: [&str; 2] = ["voucher", "limit"];
 /// Pools one call may ask for.
 const KEYS_MAX_ENTRIES: usize = 1_000;
 /// Of a pool's first movement.
@@ -298,6 +300,7 @@ impl InventoryService for Api {
             .keys
             .iter()
             .filter_map(|key| key.parse().ok())
+            .filter(|key: &PoolKey| sees_all || !PRIVATE_KINDS.contains(&key.kind()))
             .collect();
         let pools = if !sees_all {
             self.publicly(keys).await?

@@ -53,10 +53,14 @@ async fn a_refusal_names_every_short_pool_with_what_is_left() {
 async fn the_public_sees_what_is_available_and_nothing_else() {
     let world = World::new().await;
     world.stock("sku:A", 5).await;
+    world.stock("voucher:SUMMER10", 5).await;
+    world.stock("limit:concert:somebody", 5).await;
     world.reserve(vec![line("sku:A", 2)]).await.expect("free");
     let request = pb::GetPoolsRequest {
         keys: vec![
             "sku:A".to_owned(),
+            "voucher:SUMMER10".to_owned(),
+            "limit:concert:somebody".to_owned(),
             "sku:none".to_owned(),
             "nonsense".to_owned(),
         ],
