@@ -14,6 +14,7 @@ mod reviews;
 mod shape;
 mod site;
 mod users;
+mod vouchers;
 mod webhooks;
 
 use axum::{Router, extract::Request, middleware, response::Response};
@@ -64,6 +65,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(categories::routes())
         .merge(inventory::routes())
         .merge(orders::routes())
+        .merge(vouchers::routes())
         .merge(notifications::routes())
         .merge(payments::routes())
         .merge(webhooks::routes())

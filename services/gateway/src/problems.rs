@@ -123,6 +123,9 @@ pub const REASONS: &[Reason] = &[
     reason("PAYMENT_DECLINED", 402, "payment_declined", "The payment was declined."),
     reason("INSUFFICIENT_POINTS", 409, "insufficient_points", "There are not so many points."),
     reason("REFUND_EXCEEDS_CAPTURED", 409, "refund_exceeds_captured", "More than was paid and not given back."),
+    reason("UNKNOWN_VOUCHER", 404, "unknown_voucher", "There is no such voucher."),
+    reason("VOUCHER_EXISTS", 409, "voucher_exists", "There is a voucher of this code already."),
+    reason("VOUCHER_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     // payments
     reason("UNKNOWN_PAYMENT", 404, "unknown_payment", "There is no such payment."),
     reason("PAYMENT_METHOD_INVALID", 422, "payment_method_invalid", "The payment method cannot be charged."),

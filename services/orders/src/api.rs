@@ -5,12 +5,14 @@ mod hand_over;
 mod place;
 mod refund;
 mod resume;
+mod vouch;
 
 use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{
     Id, Money, RequestId, Sku, Timestamp, id,
     page::{self, PageToken},
+    time::to_micros,
 };
 use holdfast_platform::{
     database,
@@ -30,6 +32,7 @@ use crate::{
     domain::{Basket, Delivery, Order, Status},
     error::OrdersError,
     store::{self, ListPlace, Wanted},
+    vouchers,
 };
 
 /// Who may call what.
@@ -43,6 +46,10 @@ pub const ACCESS: AccessTable = &[
     ("ResumeOrder", Access::Staff),
     ("ShipOrder", Access::Staff),
     ("DeliverOrder", Access::Staff),
+    ("CreateVoucher", Access::Staff),
+    ("GetVoucher", Access::Staff),
+    ("ListVouchers", Access::Staff),
+    ("ChangeVoucher", Access::Staff),
 ];
 
 const FINGERPRINT_MAX_BYTES: usize = 64;
@@ -265,6 +272,67 @@ impl OrdersService for Api {
         let order = self.resume(&caller, wish).await?;
         Ok(Response::new(pb::ResumeOrderResponse {
             order: Some(encode(order)?),
+        }))
+    }
+
+    /// Makes a voucher with its uses.
+    async fn create_voucher(
+        &self,
+        request: Request<pb::CreateVoucherRequest>,
+    ) -> Result<Response<pb::CreateVoucherResponse>, GrpcStatus> {
+        let by = Caller::of(&request)?.user()?;
+        let now = to_micros(self.desk.context.clock.now());
+        let wish = vouch::parse_new(request.into_inner(), by, now)?;
+        let made = vouchers::create(&self.desk, wish).await?;
+        Ok(Response::new(pb::CreateVoucherResponse {
+            voucher: Some(vouch::encode(made)),
+        }))
+    }
+
+    /// A voucher as it stands.
+    async fn get_voucher(
+        &self,
+        request: Request<pb::GetVoucherRequest>,
+    ) -> Result<Response<pb::GetVoucherResponse>, GrpcStatus> {
+        let code = vouch::parse_named(&request.into_inner().code)?;
+        let found = vouchers::find(&self.desk, &code).await?;
+        Ok(Response::new(pb::GetVoucherResponse {
+            voucher: Some(vouch::encode(found)),
+        }))
+    }
+
+    /// All vouchers, by code.
+    async fn list_vouchers(
+        &self,
+        request: Request<pb::ListVouchersRequest>,
+    ) -> Result<Response<pb::ListVouchersResponse>, GrpcStatus> {
+        let asked = request.into_inner().page.unwrap_or_default();
+        let size = page::page_size(asked.size).map_err(OrdersError::from)?;
+        let after: Option<String> = page::read_token(&asked.token).map_err(OrdersError::from)?;
+        let after = after.unwrap_or_default();
+        let mut found = vouchers::list(&self.desk, &after, size + 1).await?;
+        let more = found.len() as i64 > size;
+        found.truncate(size as usize);
+        let next_token = (found.last().filter(|_| more))
+            .map(|(last, _)| PageToken::after(&last.code.as_str()))
+            .unwrap_or_default()
+            .into_text();
+        Ok(Response::new(pb::ListVouchersResponse {
+            vouchers: found.into_iter().map(vouch::encode).collect(),
+            page: Some(page_pb::PageInfo { next_token }),
+        }))
+    }
+
+    /// Sets until when a voucher is valid, and how often it can be used.
+    async fn change_voucher(
+        &self,
+        request: Request<pb::ChangeVoucherRequest>,
+    ) -> Result<Response<pb::ChangeVoucherResponse>, GrpcStatus> {
+        let by = Caller::of(&request)?.user()?;
+        let wish = vouch::parse_change(&request.into_inner(), by)?;
+        let changed = vouchers::change(&self.desk, wish).await?;
+        Ok(Response::new(pb::ChangeVoucherResponse {
+            voucher: Some(vouch::encode(changed)),
         }))
     }
 }

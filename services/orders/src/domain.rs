@@ -1,5 +1,7 @@
 //! An order, its lines, and every move its status may make.
 
+pub(crate) mod voucher;
+
 use std::{collections::BTreeMap, fmt};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};

@@ -8,7 +8,10 @@ use holdfast_platform::{
 use serde_json::Value;
 use tonic::Status as GrpcStatus;
 
-use crate::domain::Status;
+use crate::domain::{
+    Status,
+    voucher::{Code, Edition},
+};
 
 /// A SKU of which there is less than was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,12 @@ pub(crate) enum OrdersError {
     ReturnExceedsBought { sku: Sku, requested: i64, left: i64 },
     #[error("{requested} cannot be given back, {left} is left")]
     RefundExceedsCaptured { requested: Money, left: Money },
+    #[error("there is no such voucher")]
+    UnknownVoucher,
+    #[error("there is a voucher {0} already")]
+    VoucherExists(Code),
+    #[error("the voucher has changed since it was read")]
+    VoucherChanged { stands: Edition },
     #[error("a row in the database cannot be read: {0}")]
     Unreadable(String),
     #[error("a peer answered what it must not: {0}")]
@@ -158,6 +167,14 @@ impl From<OrdersError> for Fault {
                     .with("requested", requested.amount)
                     .with("left", left.amount)
                     .with("currency", left.currency)
+            }
+            OrdersError::UnknownVoucher => Fault::new(NotFound, "UNKNOWN_VOUCHER", text),
+            OrdersError::VoucherExists(_) => Fault::new(Conflict, "VOUCHER_EXISTS", text).item([
+                ("field", Value::from("code")),
+                ("message", Value::from("taken")),
+            ]),
+            OrdersError::VoucherChanged { stands } => {
+                Fault::new(Conflict, "VOUCHER_CHANGED", text).with("version", stands.number())
             }
             OrdersError::Unreadable(_) | OrdersError::Nonsense(_) | OrdersError::Panicked(_) => {
                 Fault::internal(error)

@@ -2,8 +2,9 @@
 //!
 //! Read in this order: `domain` (an order and every move it may make), `checkout` (the purchase as a saga: its steps and
 //! what undoes them; `checkout/turn` leads from one to another, `checkout/command` asks the peers), `saga` (how far it
-//! is), `refund` (giving back), `worker` (who takes up what lies still), `api` (the door), `shown`
-//! (what is kept in memory for those who only look), `store` (its tables), `messages` (what is told and listened to), `points` (where tests make it fail), `error` (how it refuses).
+//! is), `refund` (giving back), `vouchers` (made and changed by those who run the shop), `worker` (who takes up what lies
+//! still), `api` (the door), `shown` (what is kept in memory for those who only look), `store` (its tables), `messages`
+//! (what is told and listened to), `points` (where tests make it fail), `error` (how it refuses).
 
 mod api;
 mod audit;
@@ -16,6 +17,7 @@ mod refund;
 mod saga;
 mod shown;
 mod store;
+mod vouchers;
 mod worker;
 
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //!
 //! Who needs several of the rows locks the saga first, then the order.
 
+mod voucher;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -20,6 +22,11 @@ use crate::{
     error::OrdersError,
     messages,
     saga::{Cancel, Method, Phase, Saga},
+};
+
+pub(crate) use voucher::{
+    Maker, delete_refused_voucher, find_made_voucher, find_voucher, insert_voucher, list_vouchers,
+    save_voucher,
 };
 
 /// Which orders a list is of.

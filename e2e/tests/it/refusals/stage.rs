@@ -67,6 +67,8 @@ pub(crate) enum Thing {
     NewVariant,
     /// A category without products, with its ETag.
     Category,
+    /// A voucher, with its ETag.
+    Voucher,
     /// A webhook for what does not happen here, so that nothing is sent.
     Webhook,
     /// Names of the body that nobody has yet.
@@ -74,6 +76,7 @@ pub(crate) enum Thing {
     NewSlug,
     NewKey,
     NewSku,
+    NewCode,
 }
 
 /// The installation and who asks it.
@@ -200,6 +203,7 @@ impl Stage {
             | Thing::Variant
             | Thing::NewVariant
             | Thing::Category
+            | Thing::Voucher
             | Thing::Webhook => {
                 asking = self.of_the_shop(thing, asking, operation).await?;
             }
@@ -207,6 +211,7 @@ impl Stage {
             | Thing::NewEmail
             | Thing::NewKey
             | Thing::NewSku
+            | Thing::NewCode
             | Thing::RefreshToken => {
                 asking = self.with_a_new_name(thing, asking).await?;
             }
@@ -327,6 +332,16 @@ impl Stage {
                 let path = format!("/v1/categories/{slug}");
                 asking = self.tagged(asking, operation, &path).await?;
             }
+            Thing::Voucher => {
+                let mut body = self.example_body("POST /v1/vouchers")?;
+                let code = new_code();
+                body["code"] = json!(code);
+                let staff = &self.shop.staff;
+                staff.post("/v1/vouchers", &body).await?.is(201)?;
+                asking.path = operation.path.replace("{code}", &code);
+                let path = format!("/v1/vouchers/{code}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
             Thing::Webhook => {
                 // There may only be so many: one that is there will do.
                 let webhooks = self.shop.admin.read("/v1/webhooks").await?;
@@ -356,6 +371,7 @@ impl Stage {
             }
             Thing::NewKey => asking = changed(asking, "/key", &json!(new_sku()))?,
             Thing::NewSku => asking = changed(asking, "/variants/0/sku", &json!(new_sku()))?,
+            Thing::NewCode => asking = changed(asking, "/code", &json!(new_code()))?,
             Thing::RefreshToken => {
                 let ada = self.example_body("POST /v1/users/login")?;
                 let tokens = self
@@ -637,4 +653,9 @@ pub(crate) fn unique() -> String {
 
 fn new_sku() -> String {
     format!("THING-{}", unique().to_uppercase())
+}
+
+/// As long as a code may be.
+fn new_code() -> String {
+    unique().to_uppercase()
 }

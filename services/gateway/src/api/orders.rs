@@ -6,8 +6,7 @@ use axum::{
     Extension,
     extract::{Path, State},
 };
-use holdfast_kernel::Timestamp;
-use holdfast_platform::{identity::Caller, wire};
+use holdfast_platform::identity::Caller;
 use holdfast_proto::orders::v1::{self as pb, OrderStatus, payment_method_choice::Choice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +18,7 @@ use super::{
     Answer,
     payments::{Method, MethodChoice, TOKEN_MAX_CHARS},
     promised,
-    shape::{Money, Page, Slice, moment, optional_moment, paged, word},
+    shape::{Money, Page, Slice, instant, moment, optional_moment, paged, word},
 };
 use crate::{
     Gateway, decode::Query, error::GatewayError, idempotency::Keyed, problems::Problem,
@@ -475,18 +474,6 @@ impl Wanted {
                 text: "wanted a status of orders, such as confirmed".to_owned(),
             })
     }
-}
-
-fn instant(
-    field: &'static str,
-    text: Option<&str>,
-) -> Result<Option<prost_types::Timestamp>, GatewayError> {
-    let moment = text.map(str::parse).transpose();
-    let moment: Option<Timestamp> = moment.map_err(|_| GatewayError::Field {
-        field: field.to_owned(),
-        text: "wanted a moment such as 2026-12-01T10:00:00Z".to_owned(),
-    })?;
-    Ok(moment.map(wire::timestamp))
 }
 
 impl From<NewItem> for pb::ItemRequest {

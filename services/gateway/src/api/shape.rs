@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_kernel::page;
+use holdfast_kernel::{Timestamp, page};
 use holdfast_platform::{fault::Fault, wire};
 use holdfast_proto::{money::v1 as money_pb, page::v1 as page_pb};
 use serde::{Deserialize, Serialize};
@@ -112,6 +112,19 @@ pub(super) fn optional_moment(timestamp: Option<&prost_types::Timestamp>) -> Opt
 /// What a peer left empty because there is none.
 pub(super) fn told(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
+}
+
+/// The moment that a client names, where it names one.
+pub(super) fn instant(
+    field: &'static str,
+    text: Option<&str>,
+) -> Result<Option<prost_types::Timestamp>, GatewayError> {
+    let moment = text.map(str::parse).transpose();
+    let moment: Option<Timestamp> = moment.map_err(|_| GatewayError::Field {
+        field: field.to_owned(),
+        text: "wanted a moment such as 2026-12-01T10:00:00Z".to_owned(),
+    })?;
+    Ok(moment.map(wire::timestamp))
 }
 
 /// `requires_action` of `PAYMENT_STATUS_REQUIRES_ACTION`.

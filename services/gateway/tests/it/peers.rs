@@ -94,6 +94,10 @@ scripted_peer! {
         resume_order(orders::ResumeOrderRequest) -> orders::ResumeOrderResponse;
         ship_order(orders::ShipOrderRequest) -> orders::ShipOrderResponse;
         deliver_order(orders::DeliverOrderRequest) -> orders::DeliverOrderResponse;
+        create_voucher(orders::CreateVoucherRequest) -> orders::CreateVoucherResponse;
+        get_voucher(orders::GetVoucherRequest) -> orders::GetVoucherResponse;
+        list_vouchers(orders::ListVouchersRequest) -> orders::ListVouchersResponse;
+        change_voucher(orders::ChangeVoucherRequest) -> orders::ChangeVoucherResponse;
     }
 }
 

@@ -32,6 +32,7 @@ struct Book {
     pools: HashMap<String, Pool>,
     holds: HashMap<String, Hold>,
     returns: HashSet<String>,
+    adjustments: HashMap<String, Vec<pb::CapacityChange>>,
     epochs: HashMap<String, i64>,
 }
 
@@ -40,6 +41,7 @@ pub(crate) struct Pool {
     pub(crate) capacity: i64,
     pub(crate) held: i64,
     pub(crate) sold: i64,
+    capacity_version: i64,
 }
 
 struct Hold {
@@ -59,19 +61,30 @@ impl Ledger {
     }
 
     pub(crate) fn stock(&self, sku: &str, capacity: i64) {
+        self.stock_of(&format!("sku:{sku}"), capacity);
+    }
+
+    /// The same by the whole key.
+    pub(crate) fn stock_of(&self, key: &str, capacity: i64) {
         let pool = Pool {
             capacity,
+            capacity_version: 1,
             ..Pool::default()
         };
         let mut book = self.book.lock().expect("held briefly");
-        book.pools.insert(format!("sku:{sku}"), pool);
+        book.pools.insert(key.to_owned(), pool);
     }
 
     /// How the pool stands, holds past their expiry not counted.
     pub(crate) fn pool(&self, sku: &str) -> Pool {
+        self.pool_of(&format!("sku:{sku}")).expect("a pool")
+    }
+
+    /// The same by its whole key, if there is one.
+    pub(crate) fn pool_of(&self, key: &str) -> Option<Pool> {
         let mut book = self.book.lock().expect("held briefly");
         book.expire(self.clock.now());
-        book.pools[&format!("sku:{sku}")]
+        book.pools.get(key).copied()
     }
 
     /// Somebody else buys.
@@ -139,6 +152,40 @@ impl Book {
             }
         }
         short.then_some(fault)
+    }
+
+    fn adjust(&mut self, change: &pb::CapacityChange) -> Result<(), Status> {
+        let stands = self.pools.get(&change.pool).copied().unwrap_or_default();
+        if stands.capacity_version != change.expected_capacity_version {
+            let reason = match change.expected_capacity_version {
+                0 => "POOL_EXISTS",
+                _ => "CAPACITY_CHANGED",
+            };
+            return Err(conflict(reason).into());
+        }
+        let capacity = stands.capacity + change.delta;
+        if capacity < stands.held + stands.sold {
+            return Err(conflict("BELOW_COMMITTED").into());
+        }
+        let adjusted = Pool {
+            capacity,
+            capacity_version: stands.capacity_version + 1,
+            ..stands
+        };
+        self.pools.insert(change.pool.clone(), adjusted);
+        Ok(())
+    }
+
+    fn show_pool(&self, key: &str) -> Option<pb::Pool> {
+        let pool = self.pools.get(key)?;
+        Some(pb::Pool {
+            key: key.to_owned(),
+            capacity: pool.capacity,
+            held: pool.held,
+            sold: pool.sold,
+            capacity_version: pool.capacity_version,
+            ..pb::Pool::default()
+        })
     }
 
     fn show(&self, id: &str) -> pb::Hold {
@@ -382,9 +429,29 @@ impl InventoryService for Ledger {
 
     async fn adjust(
         &self,
-        _: Request<pb::AdjustRequest>,
+        request: Request<pb::AdjustRequest>,
     ) -> Result<Response<pb::AdjustResponse>, Status> {
-        Err(Status::unimplemented("not for orders"))
+        let ask = request.into_inner();
+        self.line
+            .over("adjust", || {
+                let mut book = self.book.lock().expect("held briefly");
+                book.expire(self.now());
+                match book.adjustments.get(&ask.request_id) {
+                    Some(first) if *first == ask.changes => {}
+                    Some(_) => return Err(conflict("REQUEST_MISMATCH").into()),
+                    None => {
+                        for change in &ask.changes {
+                            book.adjust(change)?;
+                        }
+                        (book.adjustments).insert(ask.request_id, ask.changes.clone());
+                    }
+                }
+                let pools = ask.changes.iter().map(|change| &change.pool);
+                Ok(pb::AdjustResponse {
+                    pools: pools.filter_map(|key| book.show_pool(key)).collect(),
+                })
+            })
+            .await
     }
 
     async fn set_policy(
@@ -396,9 +463,18 @@ impl InventoryService for Ledger {
 
     async fn get_pools(
         &self,
-        _: Request<pb::GetPoolsRequest>,
+        request: Request<pb::GetPoolsRequest>,
     ) -> Result<Response<pb::GetPoolsResponse>, Status> {
-        Err(Status::unimplemented("nothing decides by a look"))
+        let keys = request.into_inner().keys;
+        self.line
+            .over("get_pools", || {
+                let mut book = self.book.lock().expect("held briefly");
+                book.expire(self.now());
+                Ok(pb::GetPoolsResponse {
+                    pools: keys.iter().filter_map(|key| book.show_pool(key)).collect(),
+                })
+            })
+            .await
     }
 
     async fn list_pools(

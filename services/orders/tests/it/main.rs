@@ -13,5 +13,6 @@ mod stuck;
 mod taken_over;
 mod till;
 mod using_points;
+mod vouchers;
 mod waiting;
 mod world;
