@@ -427,6 +427,7 @@ const fn encode_status(status: Status) -> pb::OrderStatus {
 fn encode(order: Order) -> Result<pb::Order, OrdersError> {
     let nothing = Money::zero(order.total.currency);
     let subtotal = encode_money(order.value()?);
+    let discount = encode_money(order.discount()?);
     let items = order
         .items
         .into_iter()
@@ -437,6 +438,7 @@ fn encode(order: Order) -> Result<pb::Order, OrdersError> {
                 name: item.name,
                 quantity: item.quantity,
                 unit_price: Some(encode_money(item.unit_price)),
+                discount: Some(encode_money(item.discount)),
                 refunded_quantity: item.refunded_quantity,
             })
         })
@@ -467,6 +469,8 @@ fn encode(order: Order) -> Result<pb::Order, OrdersError> {
         tax: Some(encode_money(nothing)),
         points_used: order.points,
         points_refunded: order.points_refunded,
+        voucher: (order.voucher).map_or_else(String::new, |code| code.to_string()),
+        discount: Some(discount),
         total: Some(encode_money(order.total)),
         refunded: Some(encode_money(order.refunded)),
         hold_expires_at: Some(wire::timestamp(order.hold_expires_at)),

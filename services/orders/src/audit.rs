@@ -6,7 +6,11 @@ use holdfast_kernel::{Currency, Id, Money, Timestamp, id};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{domain::Status, saga::hold_of, store};
+use crate::{
+    domain::{Status, voucher::Code},
+    saga::hold_of,
+    store,
+};
 
 /// How one order stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub struct OrderFact {
     pub payment: Option<Id<id::Payment>>,
     /// The holds whose units it may have: its own, and the one taken for late money.
     pub holds: Vec<Id<id::Hold>>,
+    /// The pool of the voucher it used.
+    pub voucher: Option<String>,
+    /// It was confirmed at some time: from then on the use of its voucher is spent.
+    pub was_confirmed: bool,
     /// SKU, units bought, units given back.
     pub items: Vec<(String, i64, i64)>,
     /// When it last changed.
@@ -76,6 +84,14 @@ pub async fn audit(
                 holds: (0..=row.hold_attempt)
                     .map(|attempt| Id::new(hold_of(order, attempt)))
                     .collect(),
+                voucher: match row.voucher {
+                    None => None,
+                    Some(text) => {
+                        let code: Code = text.parse().map_err(|_| broken("voucher"))?;
+                        Some(code.pool().to_string())
+                    }
+                },
+                was_confirmed: (history.iter()).any(|(_, to)| to == Status::Confirmed.as_str()),
                 items: items.remove(&row.id).unwrap_or_default(),
                 updated_at: row.updated_at.into(),
                 is_open: row.is_open,

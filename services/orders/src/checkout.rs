@@ -25,7 +25,9 @@ use holdfast_proto::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::command::{LEDGER_COMMAND_SECS, PAYMENT_COMMAND_SECS, payment_refused, units_gone};
+use self::command::{
+    LEDGER_COMMAND_SECS, PAYMENT_COMMAND_SECS, lines, payment_refused, units_gone,
+};
 pub(crate) use self::command::{around, stop};
 use crate::{
     Peers, Settings,
@@ -482,17 +484,11 @@ impl Run {
         if !self.may_have_committed {
             return Ok(Undone::Done);
         }
-        let lines = (self.order.units_left().into_iter())
-            .map(|(sku, quantity)| ledger::Line {
-                pool: sku.pool().to_string(),
-                quantity,
-            })
-            .collect();
         let request = ledger::ReturnRequest {
             request_id: self.derived("return"),
             hold_id: self.hold().to_string(),
             actor: self.order.user.to_string(),
-            lines,
+            lines: lines(self.order.claims_left()),
         };
         let mut inventory = self.desk.peers.inventory.clone();
         let call = inventory.r#return(self.own(request, LEDGER_COMMAND_SECS));

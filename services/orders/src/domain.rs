@@ -2,12 +2,13 @@
 
 pub(crate) mod voucher;
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Reverse, collections::BTreeMap, fmt};
 
-use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
+use holdfast_kernel::{Currency, Id, Money, PoolKey, Sku, Timestamp, id};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::voucher::Code;
 use crate::error::OrdersError;
 
 /// Where an order stands, as customers see it.
@@ -113,6 +114,8 @@ pub(crate) struct Order {
     pub(crate) total: Money,
     /// What is paid in points beside it.
     pub(crate) points: i64,
+    /// Whose use it took; what that took off stands in the items.
+    pub(crate) voucher: Option<Code>,
     /// Given back so far.
     pub(crate) refunded: Money,
     pub(crate) points_refunded: i64,
@@ -142,6 +145,8 @@ pub(crate) struct Item {
     pub(crate) name: String,
     pub(crate) quantity: i64,
     pub(crate) unit_price: Money,
+    /// Taken off the price of all its units.
+    pub(crate) discount: Money,
     pub(crate) refunded_quantity: i64,
 }
 
@@ -273,7 +278,7 @@ pub(crate) enum Share {
 }
 
 impl Order {
-    /// An order about to be carried out. Fails when the prices mix currencies or do not add up, and when more points are to
+    /// An order about to be carried out, without a voucher. Fails when the prices mix currencies or do not add up, and when more points are to
     /// be used than it costs.
     pub(crate) fn new(
         id: Id<id::Order>,
@@ -303,6 +308,7 @@ impl Order {
             items,
             total,
             points,
+            voucher: None,
             refunded: Money::zero(total.currency),
             points_refunded: 0,
             hold_expires_at,
@@ -496,7 +502,12 @@ impl Order {
         for returned in &refund.units {
             self.items[returned.item].refunded_quantity += returned.quantity;
         }
-        let all_back = self.refunded == self.total && self.points_refunded == self.points;
+        // Where there is nothing to pay back, an order is back when its units are.
+        let is_free = self.total.amount == 0 && self.points == 0;
+        let has_units = (self.items.iter()).any(|item| item.refunded_quantity < item.quantity);
+        let all_back = self.refunded == self.total
+            && self.points_refunded == self.points
+            && !(is_free && has_units);
         let to = if all_back {
             Status::Refunded
         } else {
@@ -514,12 +525,32 @@ impl Order {
         Ok(change)
     }
 
-    /// Units that were bought and have not come back, by SKU.
-    pub(crate) fn units_left(&self) -> Vec<(&Sku, i64)> {
-        (self.items.iter())
-            .map(|item| (&item.sku, item.quantity - item.refunded_quantity))
+    /// What it takes of the ledger, all or nothing: its units, and one use of its voucher.
+    pub(crate) fn claims(&self) -> Vec<(PoolKey, i64)> {
+        self.claiming(|item| item.quantity)
+    }
+
+    /// What of that goes back when the purchase comes to nothing.
+    pub(crate) fn claims_left(&self) -> Vec<(PoolKey, i64)> {
+        self.claiming(|item| item.quantity - item.refunded_quantity)
+    }
+
+    fn claiming(&self, units: impl Fn(&Item) -> i64) -> Vec<(PoolKey, i64)> {
+        let units = self.items.iter().map(|item| (item.sku.pool(), units(item)));
+        let use_of = self.voucher.iter().map(|code| (code.pool(), 1));
+        units
+            .chain(use_of)
             .filter(|(_, units)| *units > 0)
             .collect()
+    }
+
+    /// What its voucher took off, all lines together.
+    pub(crate) fn discount(&self) -> Result<Money, OrdersError> {
+        let mut sum = Money::zero(self.total.currency);
+        for item in &self.items {
+            sum = sum.plus(item.discount)?;
+        }
+        Ok(sum)
     }
 }
 
@@ -557,9 +588,9 @@ impl Parcel {
 }
 
 impl Item {
-    /// The price of all its units.
+    /// The price of all its units, with its discount taken off.
     pub(crate) fn total(&self) -> Result<Money, OrdersError> {
-        Ok(self.unit_price.times(self.quantity)?)
+        Ok(self.unit_price.times(self.quantity)?.minus(self.discount)?)
     }
 }
 
@@ -727,6 +758,32 @@ fn total_of(items: &[Item]) -> Result<Money, OrdersError> {
     Ok(total)
 }
 
+/// Shares out `amount` over lines, of whose sum it is no more, by largest remainder: each line gets its part rounded down,
+/// and what is left goes one unit each to those with the largest remainders, among equals to the earlier line.
+fn shared_out(amount: i64, lines: &[i64]) -> Vec<i64> {
+    let sum: i128 = lines.iter().copied().map(i128::from).sum();
+    if sum == 0 {
+        return vec![0; lines.len()];
+    }
+    let parts = lines
+        .iter()
+        .map(|&line| i128::from(amount) * i128::from(line));
+    let (mut shares, remainders): (Vec<i64>, Vec<i128>) = parts
+        .map(|part| {
+            let share = i64::try_from(part / sum).expect("a share of a line is no more than it");
+            (share, part % sum)
+        })
+        .unzip();
+    let left = amount - shares.iter().sum::<i64>();
+    let mut places: Vec<usize> = (0..lines.len()).collect();
+    places.sort_by_key(|&place| Reverse(remainders[place]));
+    // Less than one unit is left of each line that has a remainder.
+    for &place in places.iter().zip(0..left).map(|(place, _)| place) {
+        shares[place] += 1;
+    }
+    shares
+}
+
 /// What of `whole` has been handed out after `parts` of `of` parts, rounded down. A step hands out the difference, so the
 /// last one ends at the whole, in whichever steps it was reached.
 fn handed_out(whole: Money, parts: i64, of: i64) -> Money {
@@ -760,6 +817,7 @@ mod tests {
             name: sku.to_owned(),
             quantity,
             unit_price: yen(price),
+            discount: yen(0),
             refunded_quantity: 0,
         };
         let items = vec![item("TSHIRT", 3, 500), item("MUG", 1, 250)];
@@ -896,6 +954,90 @@ mod tests {
         }
     }
 
+    /// The table of `docs/PRICING.md` under "Shares", over lines.
+    #[test]
+    fn an_amount_is_shared_out_over_lines_by_largest_remainder() {
+        for (amount, lines, want) in [
+            (100, &[100, 100, 100][..], &[34, 33, 33][..]),
+            (100, &[999, 1], &[100, 0]),
+            (100, &[50, 30, 20, 0], &[50, 30, 20, 0]),
+            (0, &[5, 5], &[0, 0]),
+            (0, &[0, 0], &[0, 0]),
+            (10, &[5, 0, 5], &[5, 0, 5]),
+            (i64::MAX, &[i64::MAX - 1, 1], &[i64::MAX - 1, 1]),
+        ] {
+            assert_eq!(shared_out(amount, lines), want, "{amount} over {lines:?}");
+        }
+    }
+
+    #[test]
+    fn no_line_is_given_more_than_it_is_and_nothing_is_left_over() {
+        for lines in [vec![1, 1, 1], vec![7, 3, 2, 9], vec![0, 1, 1_000], vec![13]] {
+            for amount in 0..=lines.iter().sum::<i64>() {
+                let shares = shared_out(amount, &lines);
+                assert_eq!(shares.iter().sum::<i64>(), amount, "{lines:?}");
+                let fits = shares.iter().zip(&lines).all(|(share, line)| share <= line);
+                assert!(fits, "{amount} over {lines:?} gives {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_taken_off_is_not_given_back_and_the_use_goes_with_the_units() {
+        let mut items = order().items;
+        items[0].discount = yen(100);
+        let now = Timestamp::UNIX_EPOCH;
+        let order = Order::new(Id::generate(), Id::generate(), items, 0, now, vec![1], now);
+        let mut order = order.expect("adds up");
+        order.voucher = Some("SUMMER10".parse().expect("a code"));
+        assert_eq!(
+            (order.total, order.discount().expect("a sum")),
+            (yen(1_650), yen(100))
+        );
+        let claims = ["sku:TSHIRT 3", "sku:MUG 1", "voucher:SUMMER10 1"];
+        let told = |claims: Vec<(PoolKey, i64)>| -> Vec<String> {
+            claims
+                .into_iter()
+                .map(|(pool, units)| format!("{pool} {units}"))
+                .collect()
+        };
+        assert_eq!(told(order.claims()), claims);
+        assert_eq!(told(order.claims_left()), claims);
+        for to in [Status::Paid, Status::Confirmed] {
+            order.enter(to, "", None, now).expect("a legal move");
+        }
+        // 1,400 of the line over three units.
+        for want in [466, 467, 467] {
+            let part = refund(&order, &items_of("TSHIRT"), &[]).expect("a refund");
+            assert_eq!(part.amount, yen(want));
+            order.give_back(&part, now).expect("given back");
+        }
+    }
+
+    #[test]
+    fn an_order_that_cost_nothing_is_back_when_its_units_are() {
+        let mut items = order().items;
+        for item in &mut items {
+            item.discount = item.total().expect("a sum");
+        }
+        let now = Timestamp::UNIX_EPOCH;
+        let order = Order::new(Id::generate(), Id::generate(), items, 0, now, vec![1], now);
+        let mut order = order.expect("adds up");
+        for to in [Status::Paid, Status::Confirmed] {
+            order.enter(to, "", None, now).expect("a legal move");
+        }
+        let part = refund(&order, &items_of("MUG"), &[]).expect("a refund");
+        order.give_back(&part, now).expect("given back");
+        assert_eq!(order.status, Status::PartiallyRefunded);
+        let rest = refund(&order, &Share::Rest, &[]).expect("a refund");
+        order.give_back(&rest, now).expect("given back");
+        assert_eq!(order.status, Status::Refunded);
+    }
+
+    fn items_of(sku: &str) -> Share {
+        items(&[(sku, 1)])
+    }
+
     /// The table of `docs/PRICING.md` under "Shares", over time.
     #[test]
     fn a_whole_is_handed_out_by_running_total_whatever_the_steps() {
@@ -963,7 +1105,7 @@ mod tests {
             (change.news, order.status),
             (Status::Refunded, Status::Refunded)
         );
-        assert!(order.units_left().is_empty());
+        assert!(order.claims_left().is_empty());
         assert_eq!(order.version, 6, "one for each change");
     }
 

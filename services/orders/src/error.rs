@@ -10,7 +10,7 @@ use tonic::Status as GrpcStatus;
 
 use crate::domain::{
     Status,
-    voucher::{Code, Edition},
+    voucher::{Code, Edition, NotValid},
 };
 
 /// A SKU of which there is less than was asked for.
@@ -57,6 +57,12 @@ pub(crate) enum OrdersError {
     ReturnExceedsBought { sku: Sku, requested: i64, left: i64 },
     #[error("{requested} cannot be given back, {left} is left")]
     RefundExceedsCaptured { requested: Money, left: Money },
+    #[error("{0} is no voucher")]
+    VoucherUnknown(Code),
+    #[error("voucher {0} is not valid: {1}")]
+    VoucherNotValid(Code, NotValid),
+    #[error("voucher {0} is used up")]
+    VoucherUsedUp(Code),
     #[error("there is no such voucher")]
     UnknownVoucher,
     #[error("there is a voucher {0} already")]
@@ -168,6 +174,17 @@ impl From<OrdersError> for Fault {
                     .with("left", left.amount)
                     .with("currency", left.currency)
             }
+            OrdersError::VoucherUnknown(_) => {
+                Fault::new(Invalid, "VOUCHER_UNKNOWN", text.clone()).item(voucher_item(text))
+            }
+            OrdersError::VoucherNotValid(_, why) => {
+                let figures = figures_of(why).into_iter();
+                Fault::new(Invalid, "VOUCHER_NOT_VALID", text)
+                    .item(voucher_item(why.to_string()).into_iter().chain(figures))
+            }
+            OrdersError::VoucherUsedUp(_) => {
+                Fault::new(Conflict, "VOUCHER_USED_UP", text.clone()).item(voucher_item(text))
+            }
             OrdersError::UnknownVoucher => Fault::new(NotFound, "UNKNOWN_VOUCHER", text),
             OrdersError::VoucherExists(_) => Fault::new(Conflict, "VOUCHER_EXISTS", text).item([
                 ("field", Value::from("code")),
@@ -183,6 +200,29 @@ impl From<OrdersError> for Fault {
             OrdersError::Injected(_) => Fault::unavailable(error),
             OrdersError::Database(error) => Fault::from(error),
         }
+    }
+}
+
+fn voucher_item(message: String) -> [(&'static str, Value); 2] {
+    [
+        ("field", Value::from("voucher")),
+        ("message", Value::from(message)),
+    ]
+}
+
+fn figures_of(why: NotValid) -> Vec<(&'static str, Value)> {
+    match why {
+        NotValid::NotYet { from, .. } => vec![("valid_from", Value::from(from.to_string()))],
+        NotValid::Over { until, .. } => vec![("valid_until", Value::from(until.to_string()))],
+        NotValid::Currency { got, wanted } => vec![
+            ("got", Value::from(got.code())),
+            ("wanted", Value::from(wanted.code())),
+        ],
+        NotValid::TooLittle { got, wanted } => vec![
+            ("got", Value::from(got.amount)),
+            ("wanted", Value::from(wanted.amount)),
+            ("currency", Value::from(wanted.currency.code())),
+        ],
     }
 }
 

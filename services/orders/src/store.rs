@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         Change, Delivery, Handover, Item, Order, Parcel, Payment, Refund, RefundState, Resumption,
-        Returned, Source, Status,
+        Returned, Source, Status, voucher::Code,
     },
     error::OrdersError,
     messages,
@@ -109,15 +109,15 @@ pub(crate) async fn record_order(
     let query = sqlx::query(
         "WITH made AS (
             INSERT INTO orders (id, user_id, source, status, currency, subtotal, points_used, total, hold_expires_at,
-                                fingerprint, created_at, updated_at, version)
-            VALUES ($1, $2, $3, $4, $5, $6::bigint + $31, $31, $6, $7, $8, $9, $10, $11)
+                                fingerprint, created_at, updated_at, version, voucher)
+            VALUES ($1, $2, $3, $4, $5, $6::bigint + $31, $31, $6, $7, $8, $9, $10, $11, $32)
             ON CONFLICT (id) DO NOTHING
             RETURNING id
          ), bought AS (
-            INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price, ordered_at)
-            SELECT made.id, line, sku, name, quantity, unit_price, $9
-            FROM made, unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[])
-                       WITH ORDINALITY AS given (sku, name, quantity, unit_price, line)
+            INSERT INTO order_item (order_id, line, sku, name, quantity, unit_price, discount, ordered_at)
+            SELECT made.id, line, sku, name, quantity, unit_price, discount, $9
+            FROM made, unnest($12::text[], $13::text[], $14::bigint[], $15::bigint[], $33::bigint[])
+                       WITH ORDINALITY AS given (sku, name, quantity, unit_price, discount, line)
          ), begun AS (
             INSERT INTO saga (order_id, epoch, phase, method, due_at, leased_until)
             SELECT made.id, $16, $17, $18, $19::timestamptz, $20::timestamptz FROM made
@@ -158,6 +158,8 @@ pub(crate) async fn record_order(
     .bind(saga.leased_until.to_sqlx());
     let made = bind_changes(query, order, changes)?
         .bind(order.points)
+        .bind(order.voucher.as_ref().map(Code::as_str))
+        .bind(amounts(|item| item.discount.amount))
         .fetch_optional(db)
         .await?;
     Ok(made.is_some())
@@ -171,7 +173,7 @@ pub(crate) async fn find_order(
     let row: Option<OrderRow> = sqlx::query_as(
         "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
                 payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-                created_at, updated_at, version
+                created_at, updated_at, version, voucher
          FROM orders WHERE id = $1",
     )
     .bind(order.uuid())
@@ -188,7 +190,7 @@ pub(crate) async fn lock_order(
     let row: Option<OrderRow> = sqlx::query_as(
         "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
                 payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-                created_at, updated_at, version
+                created_at, updated_at, version, voucher
          FROM orders WHERE id = $1 FOR UPDATE",
     )
     .bind(order.uuid())
@@ -239,7 +241,7 @@ pub(crate) async fn list_orders(
 const ORDERS_OF_USER: &str =
     "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
             payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-            created_at, updated_at, version
+            created_at, updated_at, version, voucher
      FROM orders
      WHERE user_id = $1 AND created_at >= $4 AND (created_at, id) < ($5, $6) AND ($2::text IS NULL OR status = $2)
        AND ($3::text IS NULL OR EXISTS (SELECT FROM order_item WHERE order_id = id AND sku = $3))
@@ -248,7 +250,7 @@ const ORDERS_OF_USER: &str =
 const ORDERS_OF_SKU: &str =
     "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
             payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-            created_at, updated_at, version
+            created_at, updated_at, version, voucher
      FROM order_item JOIN orders ON id = order_id
      WHERE sku = $1 AND ordered_at >= $3 AND (ordered_at, order_id) < ($4, $5) AND ($2::text IS NULL OR status = $2)
      ORDER BY ordered_at DESC, order_id DESC LIMIT $6";
@@ -256,14 +258,14 @@ const ORDERS_OF_SKU: &str =
 const ORDERS_OF_STATUS: &str =
     "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
             payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-            created_at, updated_at, version
+            created_at, updated_at, version, voucher
      FROM orders WHERE status = $1 AND created_at >= $2 AND (created_at, id) < ($3, $4)
      ORDER BY created_at DESC, id DESC LIMIT $5";
 
 const ORDERS_OF_ALL: &str =
     "SELECT id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at,
             payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint,
-            created_at, updated_at, version
+            created_at, updated_at, version, voucher
      FROM orders WHERE created_at >= $1 AND (created_at, id) < ($2, $3)
      ORDER BY created_at DESC, id DESC LIMIT $4";
 
@@ -783,6 +785,7 @@ pub(crate) struct AuditedOrder {
     pub(crate) updated_at: jiff_sqlx::Timestamp,
     pub(crate) hold_attempt: i32,
     pub(crate) is_open: bool,
+    pub(crate) voucher: Option<String>,
 }
 
 /// A line as audits see it.
@@ -811,7 +814,7 @@ pub(crate) async fn audit_orders(
     sqlx::query_as(
         "SELECT id, status, currency, total, points_used, refunded, points_refunded, payment_id, updated_at,
                 coalesce(hold_attempt, 0) AS hold_attempt,
-                coalesce(phase <> 'done' OR open_refunds > 0, false) AS is_open
+                coalesce(phase <> 'done' OR open_refunds > 0, false) AS is_open, voucher
          FROM orders LEFT JOIN saga ON order_id = id
          WHERE id > $1 ORDER BY id LIMIT $2",
     )
@@ -931,7 +934,7 @@ async fn with_items(db: &mut PgConnection, rows: Vec<OrderRow>) -> Result<Vec<Or
     }
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let items: Vec<ItemRow> = sqlx::query_as(
-        "SELECT order_id, sku, name, quantity, unit_price, refunded_quantity
+        "SELECT order_id, sku, name, quantity, unit_price, discount, refunded_quantity
          FROM order_item WHERE order_id = ANY ($1) ORDER BY order_id, line",
     )
     .bind(ids)
@@ -972,6 +975,7 @@ struct OrderRow {
     created_at: jiff_sqlx::Timestamp,
     updated_at: jiff_sqlx::Timestamp,
     version: i64,
+    voucher: Option<String>,
 }
 
 impl OrderRow {
@@ -980,6 +984,10 @@ impl OrderRow {
         let column = |name: &str, got: &str| unreadable("orders", name, id, got);
         let currency: Currency =
             (self.currency.parse()).map_err(|_| column("currency", &self.currency))?;
+        let voucher: Option<Code> = match &self.voucher {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| column("voucher", text))?),
+        };
         let items = items
             .into_iter()
             .map(|item| item.read(id, currency))
@@ -1008,6 +1016,7 @@ impl OrderRow {
             items,
             total: Money::new(self.total, currency),
             points: self.points_used,
+            voucher,
             refunded: Money::new(self.refunded, currency),
             points_refunded: self.points_refunded,
             hold_expires_at: self.hold_expires_at.into(),
@@ -1032,6 +1041,7 @@ struct ItemRow {
     name: String,
     quantity: i64,
     unit_price: i64,
+    discount: i64,
     refunded_quantity: i64,
 }
 
@@ -1044,6 +1054,7 @@ impl ItemRow {
             name: self.name,
             quantity: self.quantity,
             unit_price: Money::new(self.unit_price, currency),
+            discount: Money::new(self.discount, currency),
             refunded_quantity: self.refunded_quantity,
         })
     }

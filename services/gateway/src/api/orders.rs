@@ -56,6 +56,8 @@ struct NewOrder {
     /// Paid with beside the money, up to what the order costs: a point pays one minor unit.
     #[schema(minimum = 0)]
     points: Option<i64>,
+    /// A code that takes something off; lower-case letters count as capitals.
+    voucher: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -121,6 +123,12 @@ struct Order {
     #[schema(example = "confirmed")]
     status: String,
     items: Vec<Item>,
+    /// The code that was used; null when none was.
+    #[schema(example = "SUMMER10")]
+    voucher: Option<String>,
+    /// What it took off, all lines together.
+    discount: Money,
+    /// The sum of the lines, without their discounts.
     subtotal: Money,
     shipping: Money,
     tax: Money,
@@ -159,6 +167,9 @@ struct Item {
     name: String,
     quantity: i64,
     unit_price: Money,
+    /// Taken off the line by a voucher.
+    discount: Money,
+    /// `unit_price` × `quantity` − `discount`.
     total: Money,
     refunded_quantity: i64,
 }
@@ -221,6 +232,7 @@ async fn place_order(
         items: body.items.into_iter().map(Into::into).collect(),
         payment_method: Some(choice(body.payment_method)?),
         points: body.points.unwrap_or_default(),
+        voucher: body.voucher,
     });
     request.set_timeout(PURCHASE_DEADLINE);
     let mut orders = gateway.peers.orders.clone();
@@ -520,6 +532,8 @@ fn order(order: Option<pb::Order>) -> Result<Order, Problem> {
             .into_iter()
             .map(item)
             .collect::<Result<_, _>>()?,
+        voucher: told(order.voucher),
+        discount: taken_off(order.discount, &total),
         subtotal: money(order.subtotal)?,
         shipping: money(order.shipping)?,
         tax: money(order.tax)?,
@@ -545,14 +559,27 @@ fn order(order: Option<pb::Order>) -> Result<Order, Problem> {
 }
 
 fn item(item: pb::Item) -> Result<Item, Problem> {
+    let total = promised(item.total, "orders", "a line's total")?.into();
     Ok(Item {
         sku: item.sku,
         name: item.name,
         quantity: item.quantity,
         unit_price: promised(item.unit_price, "orders", "a price")?.into(),
-        total: promised(item.total, "orders", "a line's total")?.into(),
+        discount: taken_off(item.discount, &total),
+        total,
         refunded_quantity: item.refunded_quantity,
     })
+}
+
+/// Orders that were made before there were vouchers tell of none.
+fn taken_off(discount: Option<holdfast_proto::money::v1::Money>, of: &Money) -> Money {
+    discount.map_or_else(
+        || Money {
+            amount: 0,
+            currency: of.currency.clone(),
+        },
+        Money::from,
+    )
 }
 
 fn payment(id: String, status: String, next_action: &str) -> Result<Option<OrderPayment>, Problem> {

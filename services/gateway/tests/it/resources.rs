@@ -1073,8 +1073,8 @@ async fn an_order_reads_as_promised() {
         told.json(),
         json!({
             "id": "ord_1", "user_id": "usr_1", "source": "checkout", "status": "awaiting_payment",
-            "items": [{"sku": "TSHIRT-M", "name": "T-shirt", "quantity": 1, "unit_price": yen(1250), "total": yen(1250), "refunded_quantity": 0}],
-            "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "points_refunded": 0, "total": yen(1250),
+            "items": [{"sku": "TSHIRT-M", "name": "T-shirt", "quantity": 1, "unit_price": yen(1250), "discount": yen(0), "total": yen(1250), "refunded_quantity": 0}],
+            "voucher": null, "discount": yen(0), "subtotal": yen(1250), "shipping": yen(0), "tax": yen(0), "points_used": 0, "points_refunded": 0, "total": yen(1250),
             "refunded": yen(0), "currency": "JPY", "hold_expires_at": AT_TEXT,
             "payment": {"id": "pay_1", "status": "requires_action", "next_action": {"type": "redirect", "url": "/pay"}},
             "delivery": null, "created_at": AT_TEXT, "updated_at": null,
@@ -1094,6 +1094,32 @@ async fn an_order_reads_as_promised() {
         (2_000_001..=5_000_000).contains(&micros),
         "a purchase may take 5 s: {timeout}"
     );
+}
+
+#[tokio::test]
+async fn a_purchase_may_name_a_voucher_and_tells_what_it_took_off() {
+    let world = World::new().await;
+    world.orders.place_order.otherwise(|_| {
+        let mut order = confirmed("1");
+        order.voucher = "SUMMER10".to_owned();
+        order.discount = Some(yen(125));
+        order.items[0].discount = Some(yen(125));
+        Ok(orders::PlaceOrderResponse { order: Some(order) })
+    });
+    let mut body = basket(1);
+    body["voucher"] = json!("summer10");
+    let asking = world.post("/v1/orders").by(&world.buyer).key("k");
+    let told = asking.send(&body).await.json();
+    assert_eq!(told["voucher"], "SUMMER10");
+    assert_eq!(
+        (
+            &told["discount"]["amount"],
+            &told["items"][0]["discount"]["amount"]
+        ),
+        (&json!(125), &json!(125))
+    );
+    let asked = world.orders.place_order.asked().remove(0);
+    assert_eq!(asked.voucher.as_deref(), Some("summer10"));
 }
 
 #[tokio::test]
@@ -1654,14 +1680,10 @@ async fn a_review_is_written_once_under_its_key_and_read_changed_moderated_and_t
     );
 }
 
-#[tokio::test]
-async fn a_voucher_reads_as_promised_and_changes_under_its_etag() {
-    use orders::{create_voucher_request as new, voucher::Off};
-    let world = World::new().await;
-    let staff = world.somebody(Role::Staff);
-    let voucher = orders::Voucher {
+fn summer10() -> orders::Voucher {
+    orders::Voucher {
         code: "SUMMER10".to_owned(),
-        off: Some(Off::PercentOff(10)),
+        off: Some(orders::voucher::Off::PercentOff(10)),
         currency: "JPY".to_owned(),
         least_subtotal: Some(yen(1_000)),
         valid_until: AT,
@@ -1671,11 +1693,17 @@ async fn a_voucher_reads_as_promised_and_changes_under_its_etag() {
         created_at: AT,
         version: 7,
         ..orders::Voucher::default()
-    };
-    let made = voucher.clone();
-    world.orders.create_voucher.otherwise(move |_| {
+    }
+}
+
+#[tokio::test]
+async fn a_voucher_reads_as_promised() {
+    use orders::create_voucher_request as new;
+    let world = World::new().await;
+    let staff = world.somebody(Role::Staff);
+    world.orders.create_voucher.otherwise(|_| {
         Ok(orders::CreateVoucherResponse {
-            voucher: Some(made.clone()),
+            voucher: Some(summer10()),
         })
     });
     let body = json!({
@@ -1722,11 +1750,16 @@ async fn a_voucher_reads_as_promised_and_changes_under_its_etag() {
         assert_eq!(told.status, 422, "{field}");
         assert_eq!(told.json()["errors"][0]["field"], field);
     }
+}
 
+#[tokio::test]
+async fn a_voucher_changes_under_its_etag() {
+    let world = World::new().await;
+    let staff = world.somebody(Role::Staff);
     let changed = orders::Voucher {
-        off: Some(Off::AmountOff(yen(500))),
+        off: Some(orders::voucher::Off::AmountOff(yen(500))),
         version: 8,
-        ..voucher
+        ..summer10()
     };
     let response = orders::ChangeVoucherResponse {
         voucher: Some(changed),

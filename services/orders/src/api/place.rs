@@ -10,7 +10,10 @@ use tokio::time::{self, Instant};
 use crate::{
     api::{Api, parse_basket, parse_fingerprint, parse_request_id},
     checkout::{Reached, Run},
-    domain::{Basket, Item, Order, Status},
+    domain::{
+        Basket, Item, Order, Status,
+        voucher::{Code, InvalidCode, Voucher},
+    },
     error::OrdersError,
     saga::Method,
     store,
@@ -23,6 +26,7 @@ pub(super) struct PlaceOrder {
     basket: Basket,
     method: Method,
     points: i64,
+    voucher: Option<Code>,
 }
 
 impl PlaceOrder {
@@ -33,6 +37,7 @@ impl PlaceOrder {
             basket: parse_basket(request.items)?,
             method: parse_method(request.payment_method)?,
             points: request.points,
+            voucher: parse_voucher(request.voucher.as_deref())?,
         })
     }
 }
@@ -47,9 +52,10 @@ impl Api {
         let until = self.answer_by();
         let user = caller.user()?;
         let id: Id<id::Order> = wish.request.makes();
-        let (first, quoted, known) = tokio::join!(
+        let (first, quoted, voucher, known) = tokio::join!(
             self.find(id),
             self.quote(&wish.basket),
+            self.voucher(wish.voucher.as_ref()),
             self.check_account(caller)
         );
         if let Some(first) = first? {
@@ -58,7 +64,14 @@ impl Api {
         known?;
         let now = to_micros(self.desk.context.clock.now());
         let fingerprint = wish.fingerprint.clone();
-        let order = Order::new(id, user, quoted?, wish.points, now, fingerprint, now)?;
+        let items = match voucher? {
+            Some(voucher) => voucher.take_off(quoted?, now)?,
+            None => quoted?,
+        };
+        let order = Order {
+            voucher: wish.voucher,
+            ..Order::new(id, user, items, wish.points, now, fingerprint, now)?
+        };
 
         // From here on the purchase outlives the call.
         let run = Run::start(self.desk.clone(), order, wish.method);
@@ -123,11 +136,13 @@ impl Api {
                 unknown.push(sku.clone());
                 continue;
             };
+            let unit_price = decode_price(quote.price)?;
             items.push(Item {
                 sku: sku.clone(),
                 name: quote.name,
                 quantity: *quantity,
-                unit_price: decode_price(quote.price)?,
+                unit_price,
+                discount: Money::zero(unit_price.currency),
                 refunded_quantity: 0,
             });
         }
@@ -136,6 +151,14 @@ impl Api {
         } else {
             Err(OrdersError::UnknownSku(unknown))
         }
+    }
+
+    /// The voucher of that code, as it is now. That it has a use left is seen where that is taken.
+    async fn voucher(&self, code: Option<&Code>) -> Result<Option<Voucher>, OrdersError> {
+        let Some(code) = code else { return Ok(None) };
+        let mut db = database::acquire(&self.desk.context.database).await?;
+        let found = store::find_voucher(&mut db, code).await?;
+        (found.map(Some)).ok_or_else(|| OrdersError::VoucherUnknown(code.clone()))
     }
 
     /// Makes sure the buyer's account exists.
@@ -193,6 +216,12 @@ fn parse_method(choice: Option<pb::PaymentMethodChoice>) -> Result<Method, Order
         }),
         None => Err(OrdersError::field("payment_method", "missing")),
     }
+}
+
+fn parse_voucher(text: Option<&str>) -> Result<Option<Code>, OrdersError> {
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error: InvalidCode| OrdersError::field("voucher", error.to_string()))
 }
 
 fn decode_price(price: Option<holdfast_proto::money::v1::Money>) -> Result<Money, OrdersError> {

@@ -24,7 +24,7 @@ pub(super) fn parse_new(
 ) -> Result<NewVoucher, OrdersError> {
     let off = match request.off {
         Some(new::Off::PercentOff(percent)) => Off::Percent(percent.into()),
-        Some(new::Off::AmountOff(amount)) => Off::Amount(parse_money("amount_off", amount)?),
+        Some(new::Off::AmountOff(amount)) => Off::Amount(parse_money("amount_off", &amount)?),
         None => {
             let text = "missing, wanted it or an amount_off";
             return Err(OrdersError::field("percent_off", text));
@@ -34,7 +34,7 @@ pub(super) fn parse_new(
         "" => None,
         text => Some(parse_currency("currency", text)?),
     };
-    let least_subtotal = match request.least_subtotal {
+    let least_subtotal = match &request.least_subtotal {
         Some(amount) => Some(parse_money("least_subtotal", amount)?),
         None => None,
     };
@@ -117,7 +117,7 @@ fn parse_uses(uses: i64, least: i64) -> Result<i64, OrdersError> {
     ))
 }
 
-fn parse_money(field: &str, money: money_pb::Money) -> Result<Money, OrdersError> {
+fn parse_money(field: &str, money: &money_pb::Money) -> Result<Money, OrdersError> {
     let currency = parse_currency(&format!("{field}.currency"), &money.currency)?;
     Ok(Money::new(money.amount, currency))
 }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Duration};
 
-use holdfast_kernel::{RequestId, time};
+use holdfast_kernel::{PoolKey, RequestId, time};
 use holdfast_platform::{failpoint, fault::Fault, wire};
 use holdfast_proto::{
     inventory::v1 as ledger,
@@ -37,17 +37,11 @@ pub(super) enum Extended {
 
 impl Run {
     pub(super) async fn ask_reserve(&self) -> Result<ledger::Hold, Fault> {
-        let lines = (self.order.items.iter())
-            .map(|item| ledger::Line {
-                pool: item.sku.pool().to_string(),
-                quantity: item.quantity,
-            })
-            .collect();
         let request = ledger::ReserveRequest {
             request_id: self.hold().to_string(),
             account: self.order.user.to_string(),
             actor: self.order.user.to_string(),
-            lines,
+            lines: lines(self.order.claims()),
             ttl: Some(wire::duration(Duration::from_secs(
                 self.desk.settings.hold_secs,
             ))),
@@ -291,7 +285,13 @@ impl Run {
                 })
             })
             .collect();
-        OrdersError::OutOfStock(shorts)
+        // A use can still be had where goods cannot: the goods are told first.
+        let used_up = (self.order.voucher.as_ref())
+            .filter(|code| shorts.is_empty() && available(code.pool().as_str()).is_some());
+        match used_up {
+            Some(code) => OrdersError::VoucherUsedUp(code.clone()),
+            None => OrdersError::OutOfStock(shorts),
+        }
     }
 
     /// Money for an order that had been given up.
@@ -319,6 +319,16 @@ impl Run {
         let status = self.payment_status().as_str_name();
         Stop::Failed(OrdersError::Nonsense(format!("{what} ({status})")))
     }
+}
+
+/// As the ledger is told of them.
+pub(super) fn lines(claims: Vec<(PoolKey, i64)>) -> Vec<ledger::Line> {
+    (claims.into_iter())
+        .map(|(pool, quantity)| ledger::Line {
+            pool: pool.to_string(),
+            quantity,
+        })
+        .collect()
 }
 
 /// Awaits a command to a peer between its two points.

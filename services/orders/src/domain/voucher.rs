@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use holdfast_kernel::{Currency, Id, Money, PoolKey, Timestamp, id};
 
+use super::{Item, shared_out, total_of};
 use crate::error::OrdersError;
 
 /// What customers type in: 3 to 32 of `A-Z 0-9 . _ -`. Lower-case letters count as capitals.
@@ -68,6 +69,19 @@ pub(crate) struct Uses {
 pub(crate) struct Edition {
     pub(crate) terms: i64,
     pub(crate) uses: i64,
+}
+
+/// Why a voucher is of no use to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotValid {
+    #[error("it is {now}, wanted {from} or later")]
+    NotYet { from: Timestamp, now: Timestamp },
+    #[error("it is {now}, wanted before {until}")]
+    Over { until: Timestamp, now: Timestamp },
+    #[error("got an order in {got}, wanted {wanted}")]
+    Currency { got: Currency, wanted: Currency },
+    #[error("got a subtotal of {got}, wanted {wanted} or more")]
+    TooLittle { got: Money, wanted: Money },
 }
 
 /// The most uses that are made.
@@ -174,7 +188,63 @@ impl Window {
     }
 }
 
+impl Off {
+    /// What it comes to: a percentage rounded half up, once; an amount in the sum's currency, at most the sum.
+    fn of(self, sum: Money) -> i64 {
+        match self {
+            Self::Percent(percent) => {
+                let off = (i128::from(sum.amount) * i128::from(percent) + 50) / 100;
+                i64::try_from(off).expect("up to a hundred per cent of a sum is no more than it")
+            }
+            Self::Amount(amount) => amount.amount.min(sum.amount),
+        }
+    }
+}
+
 impl Voucher {
+    /// Takes off what it is good for, shared over the lines. Fails when it is of no use to such an order now.
+    pub(crate) fn take_off(
+        &self,
+        mut items: Vec<Item>,
+        now: Timestamp,
+    ) -> Result<Vec<Item>, OrdersError> {
+        let sum = total_of(&items)?;
+        self.suits(sum, now)
+            .map_err(|why| OrdersError::VoucherNotValid(self.code.clone(), why))?;
+        let mut lines = Vec::with_capacity(items.len());
+        for item in &items {
+            lines.push(item.total()?.amount);
+        }
+        let shares = shared_out(self.terms.off.of(sum), &lines);
+        for (item, share) in items.iter_mut().zip(shares) {
+            item.discount = Money::new(share, sum.currency);
+        }
+        Ok(items)
+    }
+
+    fn suits(&self, sum: Money, now: Timestamp) -> Result<(), NotValid> {
+        let Terms {
+            currency,
+            least_subtotal,
+            window,
+            ..
+        } = self.terms;
+        if let Some(from) = window.from.filter(|from| now < *from) {
+            return Err(NotValid::NotYet { from, now });
+        }
+        if let Some(until) = window.until.filter(|until| now >= *until) {
+            return Err(NotValid::Over { until, now });
+        }
+        if let Some(wanted) = currency.filter(|wanted| *wanted != sum.currency) {
+            let got = sum.currency;
+            return Err(NotValid::Currency { got, wanted });
+        }
+        if let Some(wanted) = least_subtotal.filter(|least| sum.amount < least.amount) {
+            return Err(NotValid::TooLittle { got: sum, wanted });
+        }
+        Ok(())
+    }
+
     /// The same, valid until then. Unchanged when it was before.
     pub(crate) fn valid_until(mut self, until: Timestamp) -> Result<Self, OrdersError> {
         if self.terms.window.until == Some(until) {
@@ -278,6 +348,106 @@ mod tests {
         ] {
             let terms = Terms::new(Off::Percent(1), None, None, Window { from, until });
             assert_eq!(terms.is_ok(), fits, "{from:?} {until:?}");
+        }
+    }
+
+    fn voucher(off: Off) -> Voucher {
+        let terms = Terms::new(off, None, None, Window::default());
+        Voucher {
+            code: "SUMMER10".parse().expect("a code"),
+            terms: terms.expect("good terms"),
+            created_by: Id::generate(),
+            created_at: Timestamp::UNIX_EPOCH,
+            version: 1,
+        }
+    }
+
+    fn lines(prices: &[i64], currency: &str) -> Vec<Item> {
+        let item = |(place, price): (usize, &i64)| Item {
+            sku: format!("THING-{place}").parse().expect("a sku"),
+            name: String::new(),
+            quantity: 1,
+            unit_price: money(*price, currency),
+            discount: money(0, currency),
+            refunded_quantity: 0,
+        };
+        prices.iter().enumerate().map(item).collect()
+    }
+
+    /// The table of `docs/PRICING.md` under "Vouchers", and its edges.
+    #[test]
+    fn what_is_taken_off_is_rounded_once_and_shared_over_the_lines() {
+        let amount = |amount| Off::Amount(money(amount, "JPY"));
+        for (prices, off, discount, after) in [
+            (
+                &[333, 333, 333][..],
+                Off::Percent(10),
+                100,
+                &[299, 300, 300][..],
+            ),
+            (&[5], Off::Percent(10), 1, &[4]),
+            (&[300, 100], amount(500), 400, &[0, 0]),
+            (&[4], Off::Percent(10), 0, &[4]),
+            (&[999, 1], Off::Percent(100), 1_000, &[0, 0]),
+            (&[300, 100], amount(1), 1, &[299, 100]),
+            (&[0, 0], amount(500), 0, &[0, 0]),
+            (&[i64::MAX], Off::Percent(100), i64::MAX, &[0]),
+        ] {
+            let now = Timestamp::UNIX_EPOCH;
+            let items = voucher(off)
+                .take_off(lines(prices, "JPY"), now)
+                .expect("valid");
+            let taken: i64 = items.iter().map(|item| item.discount.amount).sum();
+            let left: Vec<i64> = (items.iter())
+                .map(|item| item.total().expect("a sum").amount)
+                .collect();
+            assert_eq!(
+                (taken, left.as_slice()),
+                (discount, after),
+                "{prices:?} {off:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_voucher_suits_only_orders_of_its_time_its_currency_and_its_least_subtotal() {
+        let at = |secs| Timestamp::from_second(secs).expect("a moment");
+        let window = Window {
+            from: Some(at(10)),
+            until: Some(at(20)),
+        };
+        let terms = Terms::new(Off::Percent(10), None, Some(money(1_000, "JPY")), window);
+        let voucher = Voucher {
+            terms: terms.expect("good terms"),
+            ..voucher(Off::Percent(10))
+        };
+        for (price, currency, now, why) in [
+            (1_000, "JPY", 10, None),
+            (1_000, "JPY", 19, None),
+            (
+                1_000,
+                "JPY",
+                9,
+                Some("it is 1970-01-01T00:00:09Z, wanted 1970-01-01T00:00:10Z or later"),
+            ),
+            (
+                1_000,
+                "JPY",
+                20,
+                Some("it is 1970-01-01T00:00:20Z, wanted before 1970-01-01T00:00:20Z"),
+            ),
+            (1_000, "USD", 15, Some("got an order in USD, wanted JPY")),
+            (
+                999,
+                "JPY",
+                15,
+                Some("got a subtotal of 999 JPY, wanted 1000 JPY or more"),
+            ),
+        ] {
+            let refused = voucher.take_off(lines(&[price], currency), at(now)).err();
+            let said = refused.map(|error| error.to_string());
+            let wanted = why.map(|why| format!("voucher SUMMER10 is not valid: {why}"));
+            assert_eq!(said, wanted);
         }
     }
 

@@ -13,6 +13,7 @@ mod stuck;
 mod taken_over;
 mod till;
 mod using_points;
+mod using_vouchers;
 mod vouchers;
 mod waiting;
 mod world;

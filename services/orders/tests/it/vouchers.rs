@@ -16,8 +16,11 @@ use crate::{
     world::{World, new_key, reason},
 };
 
+/// Makes a good wish a bad one.
+type Spoil = Box<dyn Fn(&mut pb::CreateVoucherRequest)>;
+
 /// Ten per cent off, a hundred times.
-fn ten_percent(code: &str) -> pb::CreateVoucherRequest {
+pub(crate) fn ten_percent(code: &str) -> pb::CreateVoucherRequest {
     pb::CreateVoucherRequest {
         request_id: new_key(),
         fingerprint: vec![1].into(),
@@ -29,7 +32,19 @@ fn ten_percent(code: &str) -> pb::CreateVoucherRequest {
 }
 
 impl World {
-    async fn make_voucher(&self, wish: pb::CreateVoucherRequest) -> Result<pb::Voucher, Status> {
+    /// A code that takes 10 % off, so often.
+    pub(crate) async fn has_voucher(&self, code: &str, uses: i64) {
+        let wish = pb::CreateVoucherRequest {
+            uses,
+            ..ten_percent(code)
+        };
+        self.make_voucher(wish).await.expect("made");
+    }
+
+    pub(crate) async fn make_voucher(
+        &self,
+        wish: pb::CreateVoucherRequest,
+    ) -> Result<pb::Voucher, Status> {
         let request = self.staff.ask(wish);
         let mut client = self.process.client();
         let answer = self
@@ -39,7 +54,7 @@ impl World {
         Ok(answer.into_inner().voucher.expect("set"))
     }
 
-    async fn voucher(&self, code: &str) -> Result<pb::Voucher, Status> {
+    pub(crate) async fn voucher(&self, code: &str) -> Result<pb::Voucher, Status> {
         let request = self.staff.ask(pb::GetVoucherRequest {
             code: code.to_owned(),
         });
@@ -51,7 +66,10 @@ impl World {
         Ok(answer.into_inner().voucher.expect("set"))
     }
 
-    async fn change_voucher(&self, wish: pb::ChangeVoucherRequest) -> Result<pb::Voucher, Status> {
+    pub(crate) async fn change_voucher(
+        &self,
+        wish: pb::ChangeVoucherRequest,
+    ) -> Result<pb::Voucher, Status> {
         let request = self.staff.ask(wish);
         let mut client = self.process.client();
         let answer = self
@@ -111,7 +129,6 @@ async fn what_cannot_be_a_voucher_is_refused_by_its_field() {
         amount,
         currency: currency.to_owned(),
     };
-    type Spoil = Box<dyn Fn(&mut pb::CreateVoucherRequest)>;
     let table: [(&str, Spoil); 10] = [
         ("code", Box::new(|wish| wish.code = "A B".to_owned())),
         ("percent_off", Box::new(|wish| wish.off = None)),

@@ -238,6 +238,38 @@ impl World {
         Ok(answer.into_inner().order.expect("set"))
     }
 
+    /// Buys under that key, and uses a voucher.
+    pub(crate) async fn buy_with(
+        &self,
+        key: &str,
+        voucher: &str,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> Result<pb::Order, Status> {
+        let buying = self.start_buying_with(key, voucher, items, token);
+        buying.await.expect("it lives")
+    }
+
+    /// The same in the process; the call dies with it.
+    pub(crate) fn start_buying_with(
+        &self,
+        key: &str,
+        voucher: &str,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> JoinHandle<Result<pb::Order, Status>> {
+        let mut request = self.customer.ask(pb::PlaceOrderRequest {
+            voucher: Some(voucher.to_owned()),
+            ..wish(key, items, token)
+        });
+        request.set_timeout(Duration::from_secs(PURCHASE_DEADLINE_SECS));
+        let mut client = self.process.client();
+        self.process.spawn(async move {
+            let answer = client.place_order(request).await?;
+            Ok(answer.into_inner().order.expect("set"))
+        })
+    }
+
     /// Buys, and waits until the order is in that status, however soon the call answers.
     pub(crate) async fn bought(
         &self,
@@ -634,7 +666,11 @@ impl World {
             .expect("an audit");
         let mut sold =
             std::collections::HashMap::from([("TSHIRT".to_owned(), 0), ("MUG".to_owned(), 0)]);
+        let mut spent: std::collections::HashMap<&str, i64> = std::collections::HashMap::new();
         for fact in &facts {
+            if let Some(voucher) = &fact.voucher {
+                *spent.entry(voucher).or_default() += i64::from(fact.was_confirmed);
+            }
             assert!(fact.illegal_history.is_empty(), "{fact:?}");
             let (times, captured, refunded) = self.till.money(&fact.order.to_string());
             assert!(times <= 1, "captured twice: {fact:?}");
@@ -665,6 +701,10 @@ impl World {
                     *sold.entry(sku.clone()).or_default() += bought - returned;
                 }
             }
+        }
+        for (voucher, spent) in spent {
+            let pool = self.ledger.pool_of(voucher).expect("a pool");
+            assert_eq!((pool.held, pool.sold), (0, spent), "{voucher}: {facts:#?}");
         }
         for (sku, sold) in sold {
             let pool = self.ledger.pool(&sku);
@@ -780,6 +820,7 @@ pub(crate) fn wish(key: &str, items: &[(&str, i64)], token: &str) -> pb::PlaceOr
             )),
         }),
         points: 0,
+        voucher: None,
     }
 }
 
