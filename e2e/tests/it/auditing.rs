@@ -148,6 +148,13 @@ fn lies(sku: &str, order: &str, payment: &str) -> anyhow::Result<Vec<Lie>> {
             &[order],
         ),
         lie(
+            "a voucher's use that was not sold",
+            "orders",
+            format!("UPDATE orders SET voucher = 'NOBODYS' WHERE id = '{order_uuid}'"),
+            format!("UPDATE orders SET voucher = NULL WHERE id = '{order_uuid}'"),
+            &["voucher:NOBODYS"],
+        ),
+        lie(
             "capture without order",
             "payments",
             format!(

@@ -18,7 +18,7 @@ use futures::future::try_join_all;
 use holdfast_e2e::Topology;
 use serde_json::{Value, json};
 
-use self::stage::{Death, Stage, TIMEOUT_SECS, UNITS_PER_POINT, points, service_of};
+use self::stage::{Death, Stage, TIMEOUT_SECS, UNITS_PER_POINT, code_of, points, service_of};
 use crate::{
     points::balance,
     shop::{PRICE, Stock, basket},
@@ -261,6 +261,7 @@ async fn live(stage: &mut Stage, outcome: Outcome) -> anyhow::Result<()> {
         }
     };
     stage.stock_ends(&sku, Stock::of(1, 1 - left)).await?;
+    stage.use_ends(&sku, is_spent(outcome).into()).await?;
     stage.rests().await?;
     // Given back, or spent once and earned once.
     let gained = if is_kept(outcome) {
@@ -292,6 +293,11 @@ fn is_kept(outcome: Outcome) -> bool {
     }
 }
 
+/// Whether the use of the voucher is gone: a refund does not bring it back.
+fn is_spent(outcome: Outcome) -> bool {
+    is_kept(outcome) || matches!(outcome, Outcome::CancelledWhenPaid | Outcome::Refunded)
+}
+
 /// Buys under the eyes of death.
 async fn buy(stage: &mut Stage, sku: &str, points: i64, card: &str) -> anyhow::Result<String> {
     stage.arm()?;
@@ -299,10 +305,11 @@ async fn buy(stage: &mut Stage, sku: &str, points: i64, card: &str) -> anyhow::R
     stage.buys(&buyer, &using(sku, points, card)).await
 }
 
-/// The body of a purchase of one unit.
+/// The body of a purchase of one unit, under the code that was made with it.
 fn using(sku: &str, points: i64, card: &str) -> Value {
     let mut body = basket(&[(sku, 1)], card);
     body["points"] = json!(points);
+    body["voucher"] = json!(code_of(sku));
     body
 }
 

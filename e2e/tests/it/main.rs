@@ -44,4 +44,5 @@ mod shop;
 mod standby;
 mod storm;
 mod undoing;
+mod vouchers;
 mod webhooks;

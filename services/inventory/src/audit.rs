@@ -93,6 +93,14 @@ pub async fn audit(
     read_through(db, seal_key, &mut progress).await
 }
 
+/// What is sold of each pool of that kind (what stands before the colon of its key), by key: for checks across services.
+pub async fn sold_of_kind(
+    db: &mut PgConnection,
+    kind: &str,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    store::sold_of_kind(db, kind).await
+}
+
 /// A pool's book up to a version, and what it has come to there.
 pub(crate) struct Proved {
     pub(crate) key: String,

@@ -34,7 +34,7 @@ use sqlx::migrate::Migrator;
 use tonic::service::Routes;
 
 pub use api::ACCESS;
-pub use audit::{Audit, Finding, audit};
+pub use audit::{Audit, Finding, audit, sold_of_kind};
 pub use closing::drop_months;
 use forward::Forward;
 use ledger::{Ledger, LedgerOptions, Reading};

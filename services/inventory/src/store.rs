@@ -57,6 +57,19 @@ pub(crate) async fn list_keys(
     .await
 }
 
+/// What is sold of each pool of a kind, by key.
+pub(crate) async fn sold_of_kind(
+    db: &mut PgConnection,
+    kind: &str,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT key, sold FROM pool WHERE key >= $1 || ':' AND key < $1 || ';' ORDER BY key",
+    )
+    .bind(kind)
+    .fetch_all(db)
+    .await
+}
+
 /// The pool's id, if there is such a pool.
 pub(crate) async fn find_pool(
     db: &mut PgConnection,

@@ -60,6 +60,8 @@ const COULD_NOT_RUN: u8 = 2;
 /// The schemas whose books are read.
 const BOOKS: [&str; 4] = ["inventory", "orders", "payments", SANDBOX.name];
 const SLICE_ORDERS: u16 = 1_000;
+/// The kind of the pools that hold the uses of vouchers.
+const VOUCHERS: &str = "voucher";
 /// Looks at the books of a server that goes on selling, before a finding is believed.
 const LOOKS_MAX: u32 = 3;
 
@@ -135,6 +137,10 @@ async fn read_books(databases: &Databases, secrets: &Secrets) -> anyhow::Result<
         .map(|order| order.order.to_string())
         .collect();
     compare_with_provider(&payments, &open, &book, &mut report.findings);
+    let pool = databases.connect("inventory").await?;
+    let mut db = database::acquire(&pool).await?;
+    let uses = holdfast_inventory::sold_of_kind(&mut db, VOUCHERS).await?;
+    compare_uses(&orders, &uses, &mut report.findings);
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -271,6 +277,37 @@ fn compare(orders: &[OrderFact], payments: &[PaymentFact], findings: &mut Vec<Fi
                 ),
             });
         }
+    }
+}
+
+/// Holds the uses of vouchers that the ledger sold against the orders that spent one: those that were confirmed, whatever
+/// became of them. An order under way may have taken its use already.
+fn compare_uses(orders: &[OrderFact], pools: &[(String, i64)], findings: &mut Vec<Finding>) {
+    let mut of_voucher: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for order in orders {
+        if let Some(voucher) = &order.voucher {
+            let (spent, open) = of_voucher.entry(voucher).or_default();
+            *spent += i64::from(order.was_confirmed);
+            *open += i64::from(order.is_open && !order.was_confirmed);
+        }
+    }
+    let mut find = |voucher: &str, sold: i64, (spent, open): (i64, i64)| {
+        if !(spent..=spent + open).contains(&sold) {
+            findings.push(Finding {
+                book: "orders and ledger",
+                about: voucher.to_owned(),
+                text: format!(
+                    "{sold} uses sold, {spent} orders spent one and {open} are under way"
+                ),
+            });
+        }
+    };
+    for (voucher, sold) in pools {
+        let counted = of_voucher.remove(voucher.as_str());
+        find(voucher.as_str(), *sold, counted.unwrap_or_default());
+    }
+    for (voucher, counted) in of_voucher {
+        find(voucher, 0, counted);
     }
 }
 

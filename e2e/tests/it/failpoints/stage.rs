@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::shop::{self, Shop, Stock};
 
+/// What the code of everything takes off.
+const OFF: i64 = 200;
 /// Longer than the sandbox keeps the outcome of a time-out to itself.
 pub(super) const TIMEOUT_SECS: i64 = 5;
 /// How long a checkout holds its units, and the grace.
@@ -41,6 +43,11 @@ pub(super) struct Death {
 /// Every point on the ways of purchases.
 pub(super) fn points() -> impl Iterator<Item = &'static str> {
     holdfast::failpoints().filter(|point| matches!(service_of(point), "orders" | "payments"))
+}
+
+/// The code that is made with something to sell.
+pub(super) fn code_of(sku: &str) -> &str {
+    sku.trim_start_matches("THING-")
 }
 
 /// The service that passes a point.
@@ -183,8 +190,20 @@ impl Stage {
         self.pass(LONG_SECS, 0)
     }
 
+    /// One unit of something new, and one use of a code that takes off what it costs beyond the usual.
     pub(super) async fn sells_one(&self) -> anyhow::Result<String> {
-        self.shop.sell(1).await
+        let sku = self.shop.sell_at(1, shop::PRICE + OFF).await?;
+        let off = json!({"amount": OFF, "currency": "JPY"});
+        let voucher = json!({"code": code_of(&sku), "amount_off": off, "uses": 1});
+        let made = self.shop.staff.post("/v1/vouchers", &voucher).await?;
+        made.is(201)?;
+        Ok(sku)
+    }
+
+    /// The use of the code that was made with the SKU is free again, or spent.
+    pub(super) async fn use_ends(&mut self, sku: &str, spent: i64) -> anyhow::Result<()> {
+        let pool = format!("voucher:{}", code_of(sku));
+        self.stock_ends(&pool, Stock::of(1, spent)).await
     }
 
     /// Buys, and insists on an order, paid or not.
