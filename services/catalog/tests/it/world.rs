@@ -197,7 +197,11 @@ impl World {
             data,
         };
         let mut db = self.db.app().acquire().await.expect("a connection");
-        let consumer = self.process.consumers.iter().find(|it| it.name() == consumer);
+        let consumer = self
+            .process
+            .consumers
+            .iter()
+            .find(|it| it.name() == consumer);
         let consumer = consumer.expect("it listens");
         let heard = consumer.handle(&mut db, &message).await;
         heard.expect("an effect");
