@@ -293,7 +293,7 @@ impl Crowd {
         ask: impl Fn(Door, usize) -> F + Copy + Send + Sync + 'static,
     ) -> anyhow::Result<Series>
     where
-        F: Future<Output = anyhow::Result<()>> + Send,
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let (before, started) = (cpu::of_tree(self.server)?, Instant::now());
         let next = Arc::new(AtomicUsize::new(0));
