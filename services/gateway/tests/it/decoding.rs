@@ -52,7 +52,7 @@ async fn a_body_that_does_not_fit_is_refused_by_the_name_of_its_field() {
         (
             json!({"items": [line], "payment_method": "pm_1", "status": "paid"}),
             "status",
-            "is no field here, wanted one of items, payment_method, address_id, slot_id, points",
+            "is no field here, wanted one of items, payment_method, address_id, slot_id, points, voucher",
         ),
         (
             json!({"items": [["A", 1]], "payment_method": "pm_1"}),
