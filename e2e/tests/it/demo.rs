@@ -1,17 +1,10 @@
 //! What a newcomer sees first.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use holdfast_e2e::Operator;
 
-/// How long the demo may take on a folder that is there, on a busy machine; idle it takes a few seconds.
-const WARM_MAX: Duration = Duration::from_secs(60);
 const README: &str = include_str!("../../../README.md");
 /// What stands before the picture of the demo's output.
 const PICTURE: &str = "prints something like this:\n\n```text\n";
@@ -42,9 +35,10 @@ fn the_demo_shows_what_the_readme_says_and_shows_it_again_on_the_same_folder() -
 
     let started = Instant::now();
     let again = demo(folder.path())?;
-    let took = started.elapsed();
-    println!("a second demo on the same folder took {took:.1?}");
-    ensure!(took < WARM_MAX, "it took {took:?}");
+    println!(
+        "a second demo on the same folder took {:.1?}",
+        started.elapsed()
+    );
     ensure!(again.contains("it shows 5.0 from 2 in all"), "{again}");
     Ok(())
 }

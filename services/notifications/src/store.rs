@@ -219,7 +219,7 @@ pub(crate) async fn revive_dead(
          UPDATE mail SET state = 'waiting', tries = 0, due_at = $3, settled_at = NULL
          FROM dead WHERE mail.notification_id = dead.notification_id",
     )
-    .bind(only.map(|notification| notification.uuid()))
+    .bind(only.map(Id::uuid))
     .bind(limit)
     .bind(now.to_sqlx())
     .execute(db)

@@ -318,6 +318,7 @@ pub(crate) fn confirmed(request_id: &str) -> orders::Order {
             unit_price: yen(1250),
             total: yen(1250),
             refunded_quantity: 0,
+            discount: None,
         }],
         subtotal: yen(1250),
         shipping: yen(0),
