@@ -38,6 +38,7 @@ struct ExportedAccount {
     email: String,
     name: String,
     role: String,
+    #[schema(example = "ja")]
     locale: Option<String>,
     created_at: String,
 }
