@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     bus::{Bus, BusError, Partition, Record},
+    cache::Cache,
     message::{Message, Topic},
 };
 
@@ -26,6 +27,17 @@ pub trait Listener: Send + Sync + 'static {
 
     /// From here on every message is heard, or none is. Whatever was told before this may have been missed.
     fn set_hearing(&self, hears: bool);
+}
+
+/// Forgets the key of every message: for what is kept under the keys that its messages have.
+impl<V: Clone + Send + Sync + 'static> Listener for Cache<V> {
+    fn heard(&self, message: &Message) {
+        self.forget(&message.key);
+    }
+
+    fn set_hearing(&self, hears: bool) {
+        Self::set_hearing(self, hears);
+    }
 }
 
 /// One service's part: which topics, and who listens.

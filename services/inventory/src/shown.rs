@@ -9,8 +9,7 @@ use holdfast_kernel::{Clock, PoolKey};
 use holdfast_platform::{
     cache::{Cache, Limits},
     fault::Fault,
-    hearing::{Hearing, Listener},
-    message::Message,
+    hearing::Hearing,
 };
 
 use crate::{error::InventoryError, ledger::Ledger, messages::HEARD};
@@ -36,7 +35,7 @@ impl Shown {
 
     /// Every process of this service hears how pools stand.
     pub(crate) fn hearing(&self) -> Hearing {
-        Hearing::new("inventory", HEARD, Arc::new(self.clone()))
+        Hearing::new("inventory", HEARD, Arc::new(self.0.clone()))
     }
 
     /// How much of this pool is available; none where there is no such pool.
@@ -55,16 +54,6 @@ impl Shown {
     /// Says that a pool was written, or may have been: what is asked for from here on is read anew.
     pub(crate) fn forget(&self, key: &PoolKey) {
         self.0.forget(key.as_str());
-    }
-}
-
-impl Listener for Shown {
-    fn heard(&self, message: &Message) {
-        self.0.forget(&message.key);
-    }
-
-    fn set_hearing(&self, hears: bool) {
-        self.0.set_hearing(hears);
     }
 }
 

@@ -8,8 +8,7 @@ use holdfast_kernel::{Clock, Id, id};
 use holdfast_platform::{
     cache::{Cache, Limits},
     database,
-    hearing::{Hearing, Listener},
-    message::Message,
+    hearing::Hearing,
 };
 use sqlx::PgPool;
 
@@ -39,7 +38,7 @@ impl Shown {
 
     /// Every process of this service hears what became of orders.
     pub(crate) fn hearing(&self) -> Hearing {
-        Hearing::new("orders", HEARD, Arc::new(self.clone()))
+        Hearing::new("orders", HEARD, Arc::new(self.0.clone()))
     }
 
     /// The order of this id, whoever's it is.
@@ -58,16 +57,6 @@ impl Shown {
     /// Says that an order was written, or may have been: what is asked for from here on is read anew.
     pub(crate) fn forget(&self, id: Id<id::Order>) {
         self.0.forget(&id.to_string());
-    }
-}
-
-impl Listener for Shown {
-    fn heard(&self, message: &Message) {
-        self.0.forget(&message.key);
-    }
-
-    fn set_hearing(&self, hears: bool) {
-        self.0.set_hearing(hears);
     }
 }
 

@@ -10,8 +10,7 @@ use holdfast_platform::{
     cache::{Cache, Limits},
     database,
     fault::Fault,
-    hearing::{Hearing, Listener},
-    message::Message,
+    hearing::Hearing,
 };
 use sqlx::PgPool;
 
@@ -39,7 +38,7 @@ impl Shown {
 
     /// Every process of this service hears whose profile changed, and who was erased.
     pub(crate) fn hearing(&self) -> Hearing {
-        Hearing::new("users", HEARD, Arc::new(self.clone()))
+        Hearing::new("users", HEARD, Arc::new(self.0.clone()))
     }
 
     /// The profile of this person.
@@ -59,16 +58,6 @@ impl Shown {
     /// Says that a profile was written, or may have been: what is asked for from here on is read anew.
     pub(crate) fn forget(&self, user: Id<id::User>) {
         self.0.forget(&user.to_string());
-    }
-}
-
-impl Listener for Shown {
-    fn heard(&self, message: &Message) {
-        self.0.forget(&message.key);
-    }
-
-    fn set_hearing(&self, hears: bool) {
-        self.0.set_hearing(hears);
     }
 }
 
