@@ -240,9 +240,10 @@ fn told(message: &Value) -> String {
     format!("told       {:<24} {}", text("type"), text("subject"))
 }
 
-/// The first variant on sale that there are at least three of: its SKU, its name, how many.
+/// The first variant on sale that there are at least three of: its SKU, its name, how many. By name, for the seed's
+/// products are made side by side and which of them is newest is chance.
 async fn something_to_buy(customer: &Client) -> anyhow::Result<(String, String, i64)> {
-    let products = customer.get("/v1/products?limit=100").await?;
+    let products = customer.get("/v1/products?sort=name&limit=100").await?;
     for product in products["data"].as_array().into_iter().flatten() {
         for variant in product["variants"].as_array().into_iter().flatten() {
             let available = variant["available"].as_i64().unwrap_or_default();
