@@ -117,7 +117,14 @@ impl Databases {
 
     /// Brings those of these schemas up to date that nobody else will: they lie in the embedded cluster.
     pub(crate) async fn migrate_embedded(&self, schemas: &[&'static str]) -> anyhow::Result<()> {
-        for schema in embedded(&self.settings, schemas)? {
+        let Some(cluster) = &self.cluster else {
+            return Ok(());
+        };
+        let embedded = embedded(&self.settings, schemas)?;
+        let known: Vec<_> = (embedded.into_iter())
+            .map(|schema| (schema, assemble::migrator(schema)))
+            .collect();
+        for schema in database::not_up_to_date(&cluster.admin_url(), &known).await? {
             self.migrate(schema).await?;
         }
         Ok(())

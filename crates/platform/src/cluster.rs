@@ -208,10 +208,8 @@ impl Cluster {
 
     /// Makes the schemas and roles of `services`, and those of the message log, as far as they are missing.
     pub async fn prepare(&self, services: &[&str]) -> Result<(), ClusterError> {
-        for schema in services.iter().copied().chain([BUS]) {
-            database::prepare_schema(&self.admin_url(), schema).await?;
-        }
-        Ok(())
+        let schemas: Vec<&str> = services.iter().copied().chain([BUS]).collect();
+        Ok(database::prepare_schemas(&self.admin_url(), &schemas).await?)
     }
 
     /// The address of `service`'s schema under one of its roles.

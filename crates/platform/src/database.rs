@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     Transaction,
-    migrate::{MigrateError, Migrator},
+    migrate::{Migrate as _, MigrateError, Migrator},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -139,29 +139,86 @@ pub async fn migrate_bus(owner_url: &str) -> Result<(), DatabaseError> {
     run(owner_url, &[&BUS_TABLES]).await
 }
 
-/// Makes the schema `service`, its two roles and their rights, and the extensions, as far as they are missing.
+/// Makes the schemas `services`, two roles for each and their rights, and the extensions, as far as they are missing.
 ///
 /// For databases that are ours: the embedded one and those of tests. Needs a superuser. Elsewhere an operator makes the
 /// same by hand. Roles belong to the whole server, so databases of one server share them; the rights are per database.
-pub async fn prepare_schema(admin_url: &str, service: &str) -> Result<(), DatabaseError> {
-    let named = service.len() <= 40
-        && service.starts_with(|first: char| first.is_ascii_lowercase())
-        && service
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if !named {
-        return Err(DatabaseError::Name(service.to_owned()));
+pub async fn prepare_schemas(admin_url: &str, services: &[&str]) -> Result<(), DatabaseError> {
+    let named = |service: &&&str| {
+        service.len() <= 40
+            && service.starts_with(|first: char| first.is_ascii_lowercase())
+            && service
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    if let Some(unnamed) = services.iter().find(|service| !named(service)) {
+        return Err(DatabaseError::Name((*unnamed).to_owned()));
     }
     let (mut connection, _) = open(admin_url).await?;
-    fence(&mut connection, service)
-        .await
-        .map_err(|source| DatabaseError::Prepare {
-            schema: service.to_owned(),
-            source,
-        })?;
+    for service in services {
+        fence(&mut connection, service)
+            .await
+            .map_err(|source| DatabaseError::Prepare {
+                schema: (*service).to_owned(),
+                source,
+            })?;
+    }
     // The server forgets the session by itself when this fails.
     connection.close().await.ok();
     Ok(())
+}
+
+/// Those of these schemas that [`migrate`] or [`migrate_bus`] would change or refuse; the bus has no migrator of its own.
+///
+/// Asked on one connection, as a superuser: a start that finds all as it shall be costs a few reads, and not two sessions
+/// a service.
+pub async fn not_up_to_date(
+    admin_url: &str,
+    schemas: &[(&'static str, Option<&Migrator>)],
+) -> Result<Vec<&'static str>, DatabaseError> {
+    let (mut connection, target) = open(admin_url).await?;
+    let mut behind = Vec::new();
+    for (schema, service) in schemas {
+        let migrators = match service {
+            Some(service) => vec![&PLATFORM_TABLES, *service],
+            None => vec![&BUS_TABLES],
+        };
+        for migrator in migrators {
+            let is_current = is_current(&mut connection, schema, migrator).await;
+            let is_current = is_current.map_err(|source| DatabaseError::Migrate {
+                target: target.clone(),
+                source,
+            })?;
+            if !is_current {
+                behind.push(*schema);
+                break;
+            }
+        }
+    }
+    connection.close().await.ok();
+    Ok(behind)
+}
+
+async fn is_current(
+    connection: &mut PgConnection,
+    schema: &str,
+    migrator: &Migrator,
+) -> Result<bool, MigrateError> {
+    let table = format!("{schema}.{}", migrator.table_name);
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(&table)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists || connection.dirty_version(&table).await?.is_some() {
+        return Ok(false);
+    }
+    let applied = connection.list_applied_migrations(&table).await?;
+    let applied = applied
+        .iter()
+        .map(|applied| (applied.version, &applied.checksum));
+    Ok(applied.eq(migrator
+        .iter()
+        .map(|known| (known.version, &known.checksum))))
 }
 
 async fn fence(connection: &mut PgConnection, service: &str) -> Result<(), sqlx::Error> {

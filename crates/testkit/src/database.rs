@@ -52,9 +52,7 @@ impl TestDatabase {
         )
         .await;
         // Rights on a database and settings of roles in it are not cloned with it.
-        for schema in [service, BUS] {
-            prepare(&server.admin_url(&name), schema).await;
-        }
+        prepare(&server.admin_url(&name), &[service, BUS]).await;
         let pool = async |role| {
             let url = server.url(&format!("{service}_{role}"), &name);
             database::connect(&url, POOL_MAX_CONNECTIONS)
@@ -147,9 +145,7 @@ async fn template(server: &Server, service: &'static str, migrator: &'static Mig
     // Left over when an earlier test failed while migrating; its failure would hide behind "already exists".
     statement(server, format!("DROP DATABASE IF EXISTS {name}")).await;
     statement(server, format!("CREATE DATABASE {name}")).await;
-    for schema in [service, BUS] {
-        prepare(&server.admin_url(&name), schema).await;
-    }
+    prepare(&server.admin_url(&name), &[service, BUS]).await;
     let owner = |schema| server.url(&format!("{schema}_owner"), &name);
     database::migrate(&owner(service), migrator)
         .await
@@ -161,8 +157,8 @@ async fn template(server: &Server, service: &'static str, migrator: &'static Mig
     name
 }
 
-pub(crate) async fn prepare(admin_url: &str, schema: &str) {
-    database::prepare_schema(admin_url, schema)
+pub(crate) async fn prepare(admin_url: &str, schemas: &[&str]) {
+    database::prepare_schemas(admin_url, schemas)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
 }

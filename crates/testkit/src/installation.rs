@@ -26,9 +26,8 @@ impl Installation {
             .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
         let database = format!("installation_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         statement(server, format!("CREATE DATABASE {database}")).await;
-        for schema in services.iter().chain([&BUS]) {
-            prepare(&server.admin_url(&database), schema).await;
-        }
+        let schemas: Vec<&str> = services.iter().copied().chain([BUS]).collect();
+        prepare(&server.admin_url(&database), &schemas).await;
         Self { database }
     }
 

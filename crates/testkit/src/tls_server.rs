@@ -30,7 +30,7 @@ impl TlsServer {
         let started = started
             .await
             .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-        prepare(&started.url(SUPERUSER, "localhost", ""), service).await;
+        prepare(&started.url(SUPERUSER, "localhost", ""), &[service]).await;
         started
     }
 

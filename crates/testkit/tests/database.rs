@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use holdfast_platform::database;
 use holdfast_testkit::{TestDatabase, assert_statements_fit};
 use sqlx::{Connection, PgConnection, PgPool, error::DatabaseError, migrate::Migrator};
 
@@ -104,6 +105,41 @@ async fn the_message_log_lies_beside_the_service_and_neither_sees_the_other() {
         .await
         .expect_err("schemas are closed");
     assert!(error.to_string().contains("permission denied"), "{error}");
+}
+
+#[tokio::test]
+async fn a_schema_is_up_to_date_when_all_its_migrations_and_no_others_were_made() {
+    let kitchen = kitchen().await;
+    let behind = async || {
+        let schemas = [("kitchen", Some(&MIGRATOR)), ("bus", None)];
+        let behind = database::not_up_to_date(&kitchen.admin_url(), &schemas).await;
+        behind.expect("a superuser may ask")
+    };
+    assert!(behind().await.is_empty());
+    for (done, undone) in [
+        (
+            "UPDATE _sqlx_migrations SET checksum = checksum || '\\x00'",
+            "UPDATE _sqlx_migrations SET checksum = substr(checksum, 1, length(checksum) - 1)",
+        ),
+        (
+            "UPDATE _platform_migrations SET success = version > 1",
+            "UPDATE _platform_migrations SET success = true",
+        ),
+        (
+            "INSERT INTO _sqlx_migrations SELECT 9999, 'later', now(), true, '\\x00', 0",
+            "DELETE FROM _sqlx_migrations WHERE version = 9999",
+        ),
+        (
+            "ALTER TABLE _sqlx_migrations RENAME TO elsewhere",
+            "ALTER TABLE elsewhere RENAME TO _sqlx_migrations",
+        ),
+    ] {
+        let owner = kitchen.owner();
+        sqlx::query(done).execute(&owner).await.expect(done);
+        assert_eq!(behind().await, ["kitchen"], "{done}");
+        sqlx::query(undone).execute(&owner).await.expect(undone);
+        assert!(behind().await.is_empty(), "{undone}");
+    }
 }
 
 #[tokio::test]

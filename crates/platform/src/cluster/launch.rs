@@ -196,7 +196,12 @@ fn fitting(layout: &Layout, bin: Option<&Path>) -> Result<Programs, ClusterError
     its.parse()
         .ok()
         .filter(|its| *its >= postmaster::MAJOR_MIN)
-        .and_then(|its| Programs::find(bin, Some(its)).ok())
+        .and_then(|its| {
+            if its == newest.major() {
+                return Some(newest.clone());
+            }
+            Programs::find(bin, Some(its)).ok()
+        })
         .ok_or(ClusterError::ForeignVersion {
             folder: layout.root.clone(),
             its,

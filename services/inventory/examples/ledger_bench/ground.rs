@@ -100,7 +100,7 @@ impl Ground {
             port: self.port,
         };
         for schema in [SERVICE, BUS] {
-            database::prepare_schema(&field.url(postmaster::SUPERUSER), schema).await?;
+            database::prepare_schemas(&field.url(postmaster::SUPERUSER), &[schema]).await?;
         }
         database::migrate(&field.url("inventory_owner"), &MIGRATOR).await?;
         database::migrate_bus(&field.url("bus_owner")).await?;
