@@ -2,21 +2,37 @@
 //!
 //! Offsets are handed out under the lock of the counter row, which is kept until the commit. So they have no holes, and
 //! no offset shows up behind one that a reader has passed.
+//!
+//! All who read in a process read together. Of each topic a [`window`] holds the newest messages: what this process appends
+//! comes in at once, and what others append one reader fetches for all who wait at the end, of every topic, by one
+//! statement. Who is elsewhere (at a start, or after a halt) reads by himself until he has come to the window. So nobody
+//! waits for a slow one, and nobody reads what another has just read. Positions are not kept here: to a consumer a message
+//! is the same wherever it was read.
 
-use std::time::Duration;
+mod window;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 use sqlx::{Acquire, PgConnection, PgPool};
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
+use self::window::{Seen, Window};
 use crate::{
     bus::{Bus, BusError, Outgoing, Partition, Place, READ_MAX_RECORDS, Record, Subscription},
     message::Topic,
-    wakeup::{CHANNEL, Wakeups},
+    wakeup::{CHANNEL, Told, Wakeups},
 };
 
-/// How often a reader looks without having been woken, in case a wake-up was lost.
+/// How often the readers of a process look without having been woken, in case a wake-up was lost.
 pub const LOOK_MILLIS: u64 = 1_000;
 /// How long messages are kept unless set otherwise, in hours.
 pub const KEEP_HOURS: i64 = 7 * 24;
@@ -27,17 +43,31 @@ const DROP_MAX_ROWS: i32 = 1_000;
 /// The whole order of a topic is kept: one process reads an embedded log, and gains nothing from more partitions.
 const ONLY_PARTITION: i32 = 0;
 
-/// A message log in the schema `bus` of a PostgreSQL database.
+/// A message log in the schema `bus` of a PostgreSQL database. Clones read together.
 #[derive(Debug, Clone)]
 pub struct EmbeddedLog {
     pool: PgPool,
     wakeups: Wakeups,
+    reading: Arc<Reading>,
+}
+
+/// What the readers of this process share.
+#[derive(Debug, Default)]
+struct Reading {
+    /// Of every topic that somebody reads.
+    windows: Mutex<HashMap<&'static str, Window>>,
+    /// When somebody last looked for all, before the look began. Whoever looks holds it, so that only one does.
+    looked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl EmbeddedLog {
     /// The log that `pool` reaches under the role `bus_app`; its readers wait at `wakeups`.
     pub fn new(pool: PgPool, wakeups: Wakeups) -> Self {
-        Self { pool, wakeups }
+        Self {
+            pool,
+            wakeups,
+            reading: Arc::default(),
+        }
     }
 
     /// Drops messages older than `keep` (an hour or more), now and from time to time, until shutdown.
@@ -60,12 +90,89 @@ impl EmbeddedLog {
             loop {
                 let now = drop_behind(&mut conn, &topic, partition, keep).await?;
                 dropped += now as u64;
+                // What the log has dropped nobody is given from memory.
+                if now > 0
+                    && let Some(window) = self.windows().get_mut(topic.as_str())
+                {
+                    window.forget();
+                }
                 if now < i64::from(DROP_MAX_ROWS) {
                     break;
                 }
             }
         }
         Ok(dropped)
+    }
+
+    fn windows(&self) -> MutexGuard<'_, HashMap<&'static str, Window>> {
+        // A window is changed by one call that does not panic.
+        let windows = self.reading.windows.lock();
+        windows.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what was appended to those who read the topic here. All of it is new, and lies just before `end`.
+    fn show(&self, topic: &str, end: i64, appended: &[&Outgoing]) {
+        let from = end - appended.len() as i64;
+        // What lies before it and is not known, another process has appended; then one reads all of it for all.
+        if let Some(window) = self.windows().get_mut(topic)
+            && window.end().is_some_and(|known| from <= known)
+        {
+            let records = (from..).zip(appended).map(|(log_offset, message)| Record {
+                log_offset,
+                key: message.key.clone(),
+                envelope: message.envelope.clone(),
+            });
+            window.take_in(from, end, records);
+        }
+        self.wakeups.grown(topic, end);
+    }
+
+    fn seen(&self, topic: Topic, from: i64) -> Seen {
+        let windows = self.windows();
+        let window = windows.get(topic.name());
+        window.map_or(Seen::Elsewhere, |window| window.seen(from))
+    }
+
+    /// Reads on in the log for all who wait where it ended, here at `end` of `topic`; unless somebody has since `told`, or
+    /// nothing was told and it is not time to look.
+    async fn look(&self, topic: Topic, end: i64, told: Told) -> Result<(), BusError> {
+        let mut looked = self.reading.looked.lock().await;
+        let known: HashMap<&str, i64> = (self.windows().iter())
+            .filter_map(|(&topic, window)| Some((topic, window.end()?)))
+            .collect();
+        let rested = |at: Instant| at.elapsed() >= Duration::from_millis(LOOK_MILLIS);
+        let hinted = |at: Instant| told.hinted.is_some_and(|hinted| hinted >= at);
+        let due = told.end > end || looked.is_none_or(|at| hinted(at) || rested(at));
+        if known.get(topic.name()) != Some(&end) || !due {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut news = read_on(&mut *self.pool.acquire().await?, &known).await?;
+        count_read("for all");
+        *looked = Some(began);
+        for (topic, from) in known {
+            // A topic that nobody has announced to is empty.
+            let (extent, records) = news.remove(topic).unwrap_or_default();
+            self.take_in(topic, from, extent, records);
+        }
+        Ok(())
+    }
+
+    fn take_in(&self, topic: &str, from: i64, extent: Extent, records: Vec<Record>) {
+        let mut windows = self.windows();
+        let Some(window) = windows.get_mut(topic) else {
+            return;
+        };
+        if !extent.reaches(from) {
+            // Not the log that was read before, or its reader was away too long: each finds out by himself.
+            window.forget();
+            drop(windows);
+            self.wakeups.shrunk(topic, extent.next_offset);
+        } else if let Some(last) = records.last() {
+            window.take_in(from, last.log_offset + 1, records);
+            drop(windows);
+            self.wakeups.grown(topic, extent.next_offset);
+        }
     }
 }
 
@@ -76,20 +183,24 @@ impl Bus for EmbeddedLog {
             .iter()
             .map(|message| message.topic.as_str())
             .collect();
-        // Always in the same order, so that two who append to several topics do not wait for each other.
         topics.sort_unstable();
         topics.dedup();
         let mut conn = self.pool.acquire().await?;
-        let mut tx = conn.begin().await?;
-        for topic in &topics {
-            lock_counter(&mut tx, topic).await?;
-            append(&mut tx, service, topic, outgoing)
-                .await
-                .map_err(|error| reused(service, error))?;
-        }
-        tx.commit().await?;
+        // Each topic by itself: whoever appends to several holds one counter at a time, so no two wait for each other.
         for topic in topics {
-            self.wakeups.wake(topic);
+            let outgoing: Vec<&Outgoing> = outgoing
+                .iter()
+                .filter(|message| message.topic == topic)
+                .collect();
+            match append_new(&mut conn, service, topic, &outgoing).await {
+                Ok(Some(end)) => self.show(topic, end, &outgoing),
+                Err(error) if !was_appended(&error) => return Err(error.into()),
+                // The topic has no counter yet, or some of it is there.
+                Ok(None) | Err(_) => {
+                    self.append_missing(&mut conn, service, topic, &outgoing)
+                        .await?;
+                }
+            }
         }
         Ok(())
     }
@@ -99,6 +210,11 @@ impl Bus for EmbeddedLog {
         _consumer: &str,
         topics: &[Topic],
     ) -> Result<Box<dyn Subscription>, BusError> {
+        let mut windows = self.windows();
+        for topic in topics {
+            windows.entry(topic.name()).or_default();
+        }
+        drop(windows);
         let partitions = topics
             .iter()
             .map(|&topic| LogPartition {
@@ -106,12 +222,31 @@ impl Bus for EmbeddedLog {
                     topic,
                     partition: ONLY_PARTITION,
                 },
-                pool: self.pool.clone(),
-                appended: self.wakeups.of(topic.name()),
-                end: None,
+                log: self.clone(),
+                told: self.wakeups.of(topic.name()),
             })
             .collect();
         Ok(Box::new(LogSubscription { partitions }))
+    }
+}
+
+impl EmbeddedLog {
+    /// Appends what is not there yet: after an answer that got lost, or to a topic that has no counter yet.
+    async fn append_missing(
+        &self,
+        conn: &mut PgConnection,
+        service: &str,
+        topic: &str,
+        outgoing: &[&Outgoing],
+    ) -> Result<(), BusError> {
+        let mut tx = conn.begin().await?;
+        lock_counter(&mut tx, topic).await?;
+        let end = append(&mut tx, service, topic, outgoing).await;
+        let end = end.map_err(|error| reused(service, error))?;
+        tx.commit().await?;
+        // Which of them are new is not known here.
+        self.wakeups.grown(topic, end);
+        Ok(())
     }
 }
 
@@ -132,13 +267,26 @@ impl Subscription for LogSubscription {
 
 struct LogPartition {
     place: Place,
-    pool: PgPool,
-    appended: watch::Receiver<()>,
-    /// Where the log ended when it was last looked at, until it is time to look again.
-    end: Option<i64>,
+    log: EmbeddedLog,
+    told: watch::Receiver<Told>,
 }
 
 impl LogPartition {
+    /// Reads past the window, and gives it what was read where that is the end of the log.
+    async fn read_alone(&self, from: i64) -> Result<Vec<Record>, BusError> {
+        let mut conn = self.log.pool.acquire().await?;
+        let (extent, records) = read(&mut conn, &self.place, from).await?;
+        count_read("alone");
+        self.check(from, extent)?;
+        let next = records.last().map_or(from, |last| last.log_offset + 1);
+        if next == extent.next_offset
+            && let Some(window) = self.log.windows().get_mut(self.place.topic.name())
+        {
+            window.take_in(from, next, records.iter().cloned());
+        }
+        Ok(records)
+    }
+
     fn check(&self, from: i64, extent: Extent) -> Result<(), BusError> {
         let (topic, partition) = (self.place.topic.name().to_owned(), self.place.partition);
         if from < extent.log_start {
@@ -168,32 +316,36 @@ impl Partition for LogPartition {
     }
 
     async fn read(&mut self, from: i64) -> Result<Vec<Record>, BusError> {
+        let topic = self.place.topic;
         loop {
-            if self.end != Some(from) {
-                // Whatever is appended after this wakes us below.
-                self.appended.borrow_and_update();
-                let mut conn = self.pool.acquire().await?;
-                let (extent, records) = read(&mut conn, &self.place, from).await?;
-                self.check(from, extent)?;
-                self.end = Some(extent.next_offset);
-                if !records.is_empty() {
-                    return Ok(records);
-                }
+            // Whatever is told after this wakes us below.
+            let told = *self.told.borrow_and_update();
+            let mut seen = self.log.seen(topic, from);
+            if seen == Seen::End {
+                self.log.look(topic, from, told).await?;
+                seen = self.log.seen(topic, from);
+            }
+            let records = match seen {
+                Seen::Records(records) => records,
+                Seen::End => Vec::new(),
+                Seen::Elsewhere => self.read_alone(from).await?,
+            };
+            if !records.is_empty() {
+                return Ok(records);
             }
             let look = Duration::from_millis(LOOK_MILLIS);
             // Either way it is time to look.
-            time::timeout(look, self.appended.changed()).await.ok();
-            self.end = None;
+            time::timeout(look, self.told.changed()).await.ok();
         }
     }
 
     async fn oldest(&mut self) -> Result<i64, BusError> {
-        let extent = extent(&mut *self.pool.acquire().await?, &self.place).await?;
+        let extent = extent(&mut *self.log.pool.acquire().await?, &self.place).await?;
         Ok(extent.log_start)
     }
 
     async fn end(&mut self) -> Result<i64, BusError> {
-        let extent = extent(&mut *self.pool.acquire().await?, &self.place).await?;
+        let extent = extent(&mut *self.log.pool.acquire().await?, &self.place).await?;
         Ok(extent.next_offset)
     }
 }
@@ -205,16 +357,68 @@ struct Extent {
     next_offset: i64,
 }
 
-fn reused(service: &str, error: sqlx::Error) -> BusError {
+impl Extent {
+    fn reaches(self, from: i64) -> bool {
+        (self.log_start..=self.next_offset).contains(&from)
+    }
+}
+
+fn count_read(by: &'static str) {
+    metrics::counter!("holdfast_log_reads_total", "by" => by).increment(1);
+}
+
+fn was_appended(error: &sqlx::Error) -> bool {
     let constraint = error
         .as_database_error()
         .and_then(|error| error.constraint());
-    match constraint {
-        Some("message_appended_once") => BusError::Reused {
+    constraint == Some("message_appended_once")
+}
+
+fn reused(service: &str, error: sqlx::Error) -> BusError {
+    if was_appended(&error) {
+        return BusError::Reused {
             service: service.to_owned(),
-        },
-        _ => error.into(),
+        };
     }
+    error.into()
+}
+
+/// Appends all of it, has other processes told, and says where the topic ends then; none, and nothing is appended, where
+/// the topic has no counter yet. Fails by the constraint `message_appended_once` when some of it is there.
+///
+/// One statement, which is its own transaction: the counter is locked by it until it has committed.
+async fn append_new(
+    conn: &mut PgConnection,
+    service: &str,
+    topic: &str,
+    outgoing: &[&Outgoing],
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "WITH counter AS (
+            UPDATE topic SET next_offset = next_offset + cardinality($4::int8[])
+            WHERE name = $1 AND partition = $2
+            RETURNING name, partition, next_offset
+         ), appended AS (
+            INSERT INTO message (topic, partition, log_offset, service, outbox_id, message_id, key, envelope)
+            SELECT counter.name, counter.partition, counter.next_offset - cardinality($4::int8[]) - 1 + place,
+                   $3, news.outbox_id, news.message_id, news.key, news.envelope
+            FROM counter CROSS JOIN unnest($4::int8[], $5::uuid[], $6::text[], $7::text[])
+                 WITH ORDINALITY AS news (outbox_id, message_id, key, envelope, place)
+         ), told AS (
+            SELECT pg_notify($8, name || ' ' || next_offset) FROM counter
+         )
+         SELECT next_offset FROM counter CROSS JOIN told",
+    )
+    .bind(topic)
+    .bind(ONLY_PARTITION)
+    .bind(service)
+    .bind(outgoing.iter().map(|message| message.outbox_id).collect::<Vec<_>>())
+    .bind(outgoing.iter().map(|message| message.message_id).collect::<Vec<_>>())
+    .bind(outgoing.iter().map(|message| message.key.as_str()).collect::<Vec<_>>())
+    .bind(outgoing.iter().map(|message| message.envelope.as_str()).collect::<Vec<_>>())
+    .bind(CHANNEL)
+    .fetch_optional(conn)
+    .await
 }
 
 /// Makes the caller the only one to append to the topic until its transaction ends.
@@ -244,19 +448,15 @@ async fn lock_known_counter(conn: &mut PgConnection, topic: &str) -> Result<bool
     Ok(locked.is_some())
 }
 
-/// Appends what goes to the topic, as far as it is not there yet, and has other processes told once this commits. The
+/// Appends what is not there yet, has other processes told once this commits, and says where the topic ends then. The
 /// counter must be locked.
 async fn append(
     conn: &mut PgConnection,
     service: &str,
     topic: &str,
-    outgoing: &[Outgoing],
-) -> Result<(), sqlx::Error> {
-    let outgoing: Vec<&Outgoing> = outgoing
-        .iter()
-        .filter(|message| message.topic == topic)
-        .collect();
-    sqlx::query(
+    outgoing: &[&Outgoing],
+) -> Result<i64, sqlx::Error> {
+    let (end, _told): (i64, ()) = sqlx::query_as(
         "WITH appended AS (
             INSERT INTO message (topic, partition, log_offset, service, outbox_id, message_id, key, envelope)
             SELECT counter.name, counter.partition, counter.next_offset - 1 + row_number() OVER (ORDER BY place),
@@ -271,7 +471,7 @@ async fn append(
          )
          UPDATE topic SET next_offset = next_offset + (SELECT count(*) FROM appended)
          WHERE name = $1 AND partition = $2
-         RETURNING pg_notify($8, name)",
+         RETURNING next_offset, pg_notify($8, name || ' ' || next_offset)",
     )
     .bind(topic)
     .bind(ONLY_PARTITION)
@@ -281,9 +481,9 @@ async fn append(
     .bind(outgoing.iter().map(|message| message.key.as_str()).collect::<Vec<_>>())
     .bind(outgoing.iter().map(|message| message.envelope.as_str()).collect::<Vec<_>>())
     .bind(CHANNEL)
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(())
+    Ok(end)
 }
 
 async fn extent(conn: &mut PgConnection, place: &Place) -> Result<Extent, sqlx::Error> {
@@ -321,14 +521,47 @@ async fn read(
     .await?;
     // A topic that nobody has announced to is empty.
     let extent = rows.first().map_or_else(Extent::default, |row| row.extent);
-    let records = rows.into_iter().filter_map(|row| {
-        Some(Record {
-            log_offset: row.log_offset?,
-            key: row.key?,
-            envelope: row.envelope?,
-        })
-    });
+    let records = rows.into_iter().filter_map(ReadRow::record);
     Ok((extent, records.collect()))
+}
+
+/// By topic its extent and its first messages behind what is `known`, as they were at one moment.
+async fn read_on(
+    conn: &mut PgConnection,
+    known: &HashMap<&str, i64>,
+) -> Result<HashMap<String, (Extent, Vec<Record>)>, sqlx::Error> {
+    let (topics, ends): (Vec<&str>, Vec<i64>) = known.iter().unzip();
+    let rows: Vec<ReadOnRow> = sqlx::query_as(
+        "SELECT name, log_start, next_offset, log_offset, key, envelope
+         FROM unnest($1::text[], $2::int8[]) AS known (topic, log_end)
+         JOIN topic ON name = known.topic AND partition = $3
+         LEFT JOIN LATERAL (
+            SELECT log_offset, key, envelope FROM message
+            WHERE message.topic = known.topic AND message.partition = $3 AND log_offset >= known.log_end
+            ORDER BY log_offset LIMIT $4
+         ) AS news ON true
+         ORDER BY name, log_offset",
+    )
+    .bind(topics)
+    .bind(ends)
+    .bind(ONLY_PARTITION)
+    .bind(READ_MAX_RECORDS as i64)
+    .fetch_all(conn)
+    .await?;
+    let mut news: HashMap<String, (Extent, Vec<Record>)> = HashMap::new();
+    for ReadOnRow { name, row } in rows {
+        let (extent, records) = news.entry(name).or_default();
+        *extent = row.extent;
+        records.extend(row.record());
+    }
+    Ok(news)
+}
+
+#[derive(sqlx::FromRow)]
+struct ReadOnRow {
+    name: String,
+    #[sqlx(flatten)]
+    row: ReadRow,
 }
 
 /// An offset, a key and an envelope, unless there is no message.
@@ -339,6 +572,16 @@ struct ReadRow {
     log_offset: Option<i64>,
     key: Option<String>,
     envelope: Option<String>,
+}
+
+impl ReadRow {
+    fn record(self) -> Option<Record> {
+        Some(Record {
+            log_offset: self.log_offset?,
+            key: self.key?,
+            envelope: self.envelope?,
+        })
+    }
 }
 
 async fn partitions(conn: &mut PgConnection) -> Result<Vec<(String, i32)>, sqlx::Error> {

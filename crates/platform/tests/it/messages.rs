@@ -983,6 +983,203 @@ mod log {
     }
 }
 
+mod reading {
+    use holdfast_platform::{
+        bus::{Partition, Record},
+        wakeup::Wakeups,
+    };
+    use rand::Rng;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// A log as another process has it.
+    fn elsewhere(world: &World) -> EmbeddedLog {
+        EmbeddedLog::new(world.bus_pool.clone(), Wakeups::default())
+    }
+
+    async fn partition(log: &EmbeddedLog) -> Box<dyn Partition> {
+        let mut subscription = log
+            .subscribe(CONSUMER, &[THINGS])
+            .await
+            .expect("subscribed");
+        subscription.next().await.expect("the only one")
+    }
+
+    fn news(outbox_id: i64) -> Outgoing {
+        let message = thing(&format!("thing-{outbox_id}"), 1);
+        Outgoing {
+            outbox_id,
+            message_id: message.id,
+            topic: message.topic.clone(),
+            key: message.key.clone(),
+            envelope: message.to_envelope(),
+        }
+    }
+
+    async fn append(log: &EmbeddedLog, outbox_ids: impl IntoIterator<Item = i64>) {
+        let outgoing: Vec<Outgoing> = outbox_ids.into_iter().map(news).collect();
+        log.append(SERVICE, &outgoing).await.expect("appended");
+    }
+
+    /// How often the log was read so far, for one reader alone or for all who wait.
+    fn reads(rendered: &str, by: &str) -> usize {
+        let name = format!("holdfast_log_reads_total{{by=\"{by}\"}} ");
+        let counted = rendered.lines().find_map(|line| line.strip_prefix(&name));
+        counted.map_or(0, |count| count.parse().expect("a count"))
+    }
+
+    /// Reads on from there, until so many were read.
+    async fn read_all(mut partition: Box<dyn Partition>, from: i64, count: usize) -> Vec<Record> {
+        let mut all: Vec<Record> = Vec::new();
+        while all.len() < count {
+            let next = all.last().map_or(from, |last| last.log_offset + 1);
+            all.extend(partition.read(next).await.expect("read"));
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn what_a_process_appends_its_readers_do_not_ask_the_log_for() {
+        let metrics = PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&metrics);
+        let world = World::new().await;
+        append(&world.log, [1]).await;
+        let mut readers = Vec::new();
+        for _ in 0..5 {
+            let mut reader = partition(&world.log).await;
+            assert_eq!(reader.read(0).await.expect("read").len(), 1);
+            readers.push(reader);
+        }
+        assert_eq!(reads(&metrics.handle().render(), "alone"), 1, "the first");
+        append(&world.log, [2, 3]).await;
+        for reader in &mut readers {
+            assert_eq!(reader.read(1).await.expect("read").len(), 2);
+        }
+        let rendered = metrics.handle().render();
+        assert_eq!(
+            (reads(&rendered, "alone"), reads(&rendered, "for all")),
+            (1, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_another_process_appends_one_reads_for_all_who_wait() {
+        const READERS: usize = 40;
+        let metrics = PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&metrics);
+        let world = World::new().await;
+        let wakeups = Wakeups::default();
+        let log = EmbeddedLog::new(world.bus_pool.clone(), wakeups.clone());
+        append(&log, [1]).await;
+        let mut reading = JoinSet::new();
+        for _ in 0..READERS {
+            let mut reader = partition(&log).await;
+            assert_eq!(reader.read(0).await.expect("read").len(), 1);
+            reading.spawn(async move { reader.read(1).await.expect("read").len() });
+        }
+        append(&elsewhere(&world), [2]).await;
+        // As the notification of the append would.
+        wakeups.grown(THINGS.name(), 2);
+        assert_eq!(reading.join_all().await, [1; READERS]);
+        let rendered = metrics.handle().render();
+        assert_eq!(reads(&rendered, "alone"), 1);
+        // One for the news, and one a second if the machine is that slow.
+        let for_all = reads(&rendered, "for all");
+        assert!((1..READERS / 4).contains(&for_all), "{for_all} reads");
+    }
+
+    #[tokio::test]
+    async fn who_is_far_behind_reads_by_himself_until_he_has_caught_up() {
+        let world = World::new().await;
+        append(&world.log, [1]).await;
+        let (mut quick, slow) = (partition(&world.log).await, partition(&world.log).await);
+        assert_eq!(quick.read(0).await.expect("read").len(), 1);
+        // More than is kept in memory.
+        for batch in 0..5 {
+            append(&world.log, (0..300).map(|place| 2 + batch * 300 + place)).await;
+        }
+        let (behind, ahead) = tokio::join!(read_all(slow, 0, 1_501), read_all(quick, 1, 1_500));
+        let offsets: Vec<i64> = behind.iter().map(|record| record.log_offset).collect();
+        assert_eq!(offsets, (0..1_501).collect::<Vec<i64>>());
+        assert_eq!(behind[1..], ahead);
+    }
+
+    #[tokio::test]
+    async fn readers_of_two_processes_see_the_same_messages_in_the_same_order_whoever_appends() {
+        const BATCHES: i64 = 40;
+        let world = World::new().await;
+        let logs = [elsewhere(&world), elsewhere(&world)];
+        let mut random = StdRng::seed_from_u64(7);
+        let mut appending = JoinSet::new();
+        let mut count = 0;
+        for writer in 0..4 {
+            let sizes: Vec<i64> = (0..BATCHES).map(|_| random.random_range(1..=9)).collect();
+            count += sizes.iter().sum::<i64>();
+            let log = logs[writer as usize % 2].clone();
+            appending.spawn(async move {
+                let mut next = writer * 1_000_000;
+                for size in sizes {
+                    append(&log, next..next + size).await;
+                    next += size;
+                }
+            });
+        }
+        let mut reading = JoinSet::new();
+        for reader in 0..6 {
+            let partition = partition(&logs[reader % 2]).await;
+            reading.spawn(read_all(partition, 0, count as usize));
+        }
+        appending.join_all().await;
+        let on_bus = world.on_bus(THINGS).await;
+        assert_eq!(on_bus.len(), count as usize);
+        for read in reading.join_all().await {
+            let read: Vec<(String, i64)> = read
+                .iter()
+                .map(|record| Message::from_envelope(&record.envelope).expect("a message"))
+                .map(|message| (message.key, message.version))
+                .collect();
+            assert_eq!(read, on_bus);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_turns_out_to_be_an_older_copy_stops_who_waits_at_its_end() {
+        let world = World::new().await;
+        append(&world.log, [1, 2, 3]).await;
+        let mut reader = partition(&world.log).await;
+        assert_eq!(reader.read(0).await.expect("read").len(), 3);
+        let mut admin = PgConnection::connect(&world.database.admin_url())
+            .await
+            .expect("the server is there");
+        admin
+            .execute(
+                "DELETE FROM bus.message WHERE log_offset >= 1;
+                 UPDATE bus.topic SET next_offset = 1",
+            )
+            .await
+            .expect("restored");
+        let refused = reader.read(3).await.expect_err("the log ends before");
+        assert!(
+            matches!(
+                refused,
+                BusError::Ahead {
+                    wanted: 3,
+                    end: 1,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        // And what it gets from there on is read as its own.
+        append(&world.log, [4]).await;
+        assert_eq!(
+            reader.read(1).await.expect("read"),
+            read_all(partition(&elsewhere(&world)).await, 1, 1).await
+        );
+    }
+}
+
 mod traces {
     use super::*;
 
