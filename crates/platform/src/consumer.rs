@@ -38,6 +38,7 @@ use self::{backoff::Backoff, follower::Follower};
 use crate::{
     bus::{Bus, BusError},
     message::{Message, Topic},
+    outbox::Wake,
     parking,
     telemetry::trace::Trace,
 };
@@ -103,6 +104,7 @@ pub struct Consumer {
     interests: &'static [Interest],
     handler: Arc<dyn Handler>,
     at_once: bool,
+    wake: Option<Wake>,
 }
 
 impl Consumer {
@@ -115,6 +117,7 @@ impl Consumer {
             interests,
             handler: Arc::new(handler),
             at_once: false,
+            wake: None,
         }
     }
 
@@ -122,6 +125,13 @@ impl Consumer {
     #[must_use]
     pub fn at_once(mut self) -> Self {
         self.at_once = true;
+        self
+    }
+
+    /// The same, whose effects may be news: what they announce is carried on without waiting for the relay's next look.
+    #[must_use]
+    pub fn waking(mut self, wake: Wake) -> Self {
+        self.wake = Some(wake);
         self
     }
 

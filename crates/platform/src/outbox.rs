@@ -50,7 +50,8 @@ pub struct Columns {
 
 /// Tells the relay of this process that there may be news, so that it need not wait for its next look.
 ///
-/// Worth a call after the commit; without it the news goes out [`POLL_MILLIS`](crate::relay::POLL_MILLIS) later at most.
+/// Due after every commit with news. Without it the news goes out [`POLL_MAX_MILLIS`](crate::relay::POLL_MAX_MILLIS) later
+/// at most.
 #[derive(Debug, Clone, Default)]
 pub struct Wake(Arc<Notify>);
 

@@ -19,14 +19,15 @@ use crate::{
     outbox::{self, Announcement, Wake},
 };
 
-/// From one look to the next, in milliseconds: at most when nobody wakes the relay, at least however often somebody does,
-/// for a look costs eight round trips whatever it carries.
+/// From one look to the next, in milliseconds: at least, however often somebody wakes the relay, for what comes meanwhile
+/// costs no round trips of its own. A look that finds nothing doubles the rest after it, up to [`POLL_MAX_MILLIS`].
 pub const POLL_MILLIS: u64 = 50;
+/// Longest rest between looks, in milliseconds: how long news waits that nobody woke the relay for, because its writer
+/// died or is another process.
+pub const POLL_MAX_MILLIS: u64 = 1_000;
 /// How much longer than an idle look itself the rest after it is, at least. While a snapshot is held open somewhere, a look
 /// passes over every row deleted since (about 1 µs each); then looks become rarer instead of eating a core.
 const IDLE_REST_FACTOR: u32 = 10;
-/// Longest rest between looks that find nothing, in milliseconds.
-const IDLE_REST_MAX_MILLIS: u64 = 1_000;
 /// Most messages one transaction carries.
 pub const BATCH_MAX_MESSAGES: usize = 500;
 /// Longest wait for the bus to take a batch, in seconds: shorter than a database lets a transaction rest.
@@ -90,8 +91,9 @@ impl Relay {
     /// Carries until shutdown, and once more then, so that little is left for the next start.
     pub async fn run(self, shutdown: CancellationToken) {
         let poll = Duration::from_millis(POLL_MILLIS);
-        let longest = Duration::from_millis(IDLE_REST_MAX_MILLIS);
+        let longest = Duration::from_millis(POLL_MAX_MILLIS);
         let mut backoff = poll;
+        let mut rest = poll;
         let mut backlog = false;
         let mut measured: Option<Instant> = None;
         while !shutdown.is_cancelled() {
@@ -117,14 +119,16 @@ impl Relay {
             if backlog {
                 continue;
             }
-            let pause = match carried {
-                0 => (looked.elapsed() * IDLE_REST_FACTOR).clamp(poll, longest),
+            rest = match carried {
+                0 => (looked.elapsed() * IDLE_REST_FACTOR)
+                    .max(rest * 2)
+                    .clamp(poll, longest),
                 _ => poll,
             };
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = time::sleep_until(began + pause) => {}
-                () = self.woken_after(began + poll) => {}
+                () = time::sleep_until(began + rest) => {}
+                () = self.woken_after(began + poll) => rest = poll,
             }
         }
         if let Err(error) = self.turn(false).await {

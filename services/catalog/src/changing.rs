@@ -2,7 +2,7 @@
 
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{database, service::Context};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::{
     domain::{Change, Product, VariantChange},
@@ -40,7 +40,7 @@ pub(crate) async fn change(
         store::save_status(&mut tx, &product).await?;
         messages::announce_updated(&mut tx, &product, now).await?;
     }
-    database::commit(tx).await?;
+    commit(tx, context).await?;
     Ok(product)
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn change_variant(
         save_variants(&mut tx, &product, now).await?;
         save(&mut tx, &product, now).await?;
     }
-    database::commit(tx).await?;
+    commit(tx, context).await?;
     Ok(product)
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn remove_variant(
     let product = lock(&mut tx, id).await?.remove(sku, expected)?;
     save_variants(&mut tx, &product, now).await?;
     save(&mut tx, &product, now).await?;
-    Ok(database::commit(tx).await?)
+    commit(tx, context).await
 }
 
 /// Takes the product off for good.
@@ -93,7 +93,17 @@ pub(crate) async fn delete(
     let version = product.version + 1;
     store::delete_product(&mut tx, id, version, now).await?;
     messages::announce_deleted(&mut tx, id, version, now).await?;
-    Ok(database::commit(tx).await?)
+    commit(tx, context).await
+}
+
+/// Makes true what a transaction did and announced, and has the news of it go out.
+pub(crate) async fn commit(
+    tx: Transaction<'_, Postgres>,
+    context: &Context,
+) -> Result<(), CatalogError> {
+    database::commit(tx).await?;
+    context.wake.wake();
+    Ok(())
 }
 
 /// The product, which nobody else changes until the transaction ends.

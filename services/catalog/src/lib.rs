@@ -62,11 +62,12 @@ pub fn build(peers: Peers, context: Context) -> Result<Service, StartError> {
     let finding = search::keep_findable(context.clone());
     let asking = stock::ask_for_all_missing(peers.clone(), context.clone());
     let (shown, clock) = (Shown::new(&context.clock), context.clock.clone());
+    let reviews = messages::review_listener(clock, context.wake.clone());
     let hearing = shown.hearing();
     let server = CatalogServiceServer::new(api::Api::new(peers, context, shown));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Ok(Service {
-        consumers: vec![messages::stock_listener(), messages::review_listener(clock)],
+        consumers: vec![messages::stock_listener(), reviews],
         hearing: Some(hearing),
         tasks: vec![
             Task::new("keeping products findable", finding),

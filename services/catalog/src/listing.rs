@@ -215,7 +215,7 @@ async fn write_draft(
     let findable = search::findable(&mut tx, &product).await?;
     store::insert_product(&mut tx, &product, &findable, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
-    database::commit(tx).await?;
+    changing::commit(tx, context).await?;
     Ok(Some(product))
 }
 

@@ -6,7 +6,7 @@ use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
-    outbox::{self, Announcement},
+    outbox::{self, Announcement, Wake},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -159,12 +159,12 @@ struct ReviewChanged {
 }
 
 /// Listens to what the reviews of products come to.
-pub(crate) fn review_listener(clock: Arc<dyn Clock>) -> Consumer {
+pub(crate) fn review_listener(clock: Arc<dyn Clock>, wake: Wake) -> Consumer {
     const INTERESTS: &[Interest] = &[Interest {
         topic: REVIEWS,
         kinds: &["review.published", "review.removed"],
     }];
-    Consumer::new("catalog.reviews", INTERESTS, ReviewListener { clock })
+    Consumer::new("catalog.reviews", INTERESTS, ReviewListener { clock }).waking(wake)
 }
 
 struct ReviewListener {

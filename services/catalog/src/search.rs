@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
+    changing,
     domain::{
         Product,
         words::{Document, Query, Weight, folded_name},
@@ -223,7 +224,7 @@ async fn refind_one(context: &Context) -> Result<bool, CatalogError> {
         let now = time::to_micros(context.clock.now());
         messages::announce_listing(&mut tx, Some(id), now).await?;
     }
-    database::commit(tx).await?;
+    changing::commit(tx, context).await?;
     Ok(true)
 }
 

@@ -83,7 +83,7 @@ pub fn build(
         reading: reading.clone(),
     };
     let shown = Shown::new(context.clock.clone());
-    let forgetting = shown.clone();
+    let (forgetting, wake) = (shown.clone(), context.wake.clone());
     let options = LedgerOptions {
         database_url: settings.database_url.clone(),
         reached_at: reached_at(settings)?,
@@ -91,7 +91,10 @@ pub fn build(
         account_max_holds: settings.account_max_holds,
         live_max_holds: settings.live_max_holds,
         reading,
-        changed: Arc::new(move |pool| forgetting.forget(pool)),
+        changed: Arc::new(move |pool| {
+            forgetting.forget(pool);
+            wake.wake();
+        }),
     };
     let (ledger, writing) = Ledger::new(options, context.shutdown.clone());
     let sealing = seal::keep_sealing(context.clone(), keeping);

@@ -71,6 +71,9 @@ impl Fold for Announcer {
     /// Reads the state as it is now, not as the batch left it: who is told gets the newest, however long this waited.
     async fn fold(&self, conn: &mut PgConnection) -> Result<Vec<Announcement>, sqlx::Error> {
         let changes = store::take_changes(conn, FOLD_MAX_BATCHES).await?;
+        if changes.is_empty() {
+            return Ok(Vec::new());
+        }
         let (mut pools, mut low, mut expired) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut at = Timestamp::UNIX_EPOCH;
         for change in changes {

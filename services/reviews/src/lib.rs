@@ -41,7 +41,7 @@ pub struct Settings {
 /// Builds the service. It calls nobody.
 pub fn build(context: Context) -> Service {
     let verifier = context.verifier.clone();
-    let consumers = messages::consumers(context.clock.clone());
+    let consumers = messages::consumers(context.clock.clone(), context.wake.clone());
     let server = ReviewsServiceServer::new(api::Api::new(context));
     let routes = Routes::new(Gate::new(server, ACCESS, verifier));
     Service {

@@ -6,7 +6,7 @@ use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
-    outbox::{self, Announcement},
+    outbox::{self, Announcement, Wake},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -119,11 +119,11 @@ pub(crate) async fn record(
 }
 
 /// What says who may review what, and who is to be forgotten.
-pub(crate) fn consumers(clock: Arc<dyn Clock>) -> Vec<Consumer> {
+pub(crate) fn consumers(clock: Arc<dyn Clock>, wake: Wake) -> Vec<Consumer> {
     vec![
         Consumer::new("reviews.deliveries", DELIVERIES, Deliveries),
         Consumer::new("reviews.products", PRODUCTS, Products),
-        Consumer::new("reviews.persons", PERSONS, Eraser { clock }),
+        Consumer::new("reviews.persons", PERSONS, Eraser { clock }).waking(wake),
     ]
 }
 

@@ -52,10 +52,11 @@ impl Api {
         }
     }
 
-    /// Makes what a transaction did to a profile true, and forgets it, whatever came of that.
+    /// Makes what a transaction did to a profile true, and forgets it, whatever came of that; news of it goes out.
     async fn commit(&self, tx: Transaction<'_, Postgres>, user: Id<id::User>) -> Result<(), Fault> {
         let committed = database::commit(tx).await;
         self.shown.forget(user);
+        self.context.wake.wake();
         committed
     }
 }

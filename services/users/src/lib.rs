@@ -59,7 +59,7 @@ pub async fn build(settings: &Settings, context: Context) -> Result<Service, Sta
             },
         })?;
     let verifier = context.verifier.clone();
-    let consumers = messages::consumers(context.clock.clone());
+    let consumers = messages::consumers(context.clock.clone(), context.wake.clone());
     let envelope = vault.envelope.clone();
     let wrapping = envelope.keep_wrapping(context.database.clone(), context.shutdown.clone());
     let shown = Shown::new(context.clock.clone());

@@ -6,7 +6,7 @@ use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
-    outbox::{self, Announcement},
+    outbox::{self, Announcement, Wake},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -48,8 +48,8 @@ pub(crate) async fn announce_updated(
 }
 
 /// What forgets a person whose account was erased.
-pub(crate) fn consumers(clock: Arc<dyn Clock>) -> Vec<Consumer> {
-    vec![Consumer::new("users.accounts", ACCOUNTS, Eraser { clock })]
+pub(crate) fn consumers(clock: Arc<dyn Clock>, wake: Wake) -> Vec<Consumer> {
+    vec![Consumer::new("users.accounts", ACCOUNTS, Eraser { clock }).waking(wake)]
 }
 
 struct Eraser {

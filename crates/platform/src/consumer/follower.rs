@@ -117,6 +117,9 @@ impl Follower {
         let records = self.partition.read(from).await?;
         *position = None;
         *position = self.apply(from, &records).await?;
+        if let Some(wake) = &self.consumer.wake {
+            wake.wake();
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use holdfast_proto::catalog::v1 as pb;
 
 use super::{Api, refused};
 use crate::{
+    changing,
     domain::category::{Category, Recategorizing, Tree},
     error::CatalogError,
     messages, store,
@@ -67,7 +68,7 @@ impl Api {
         tree.may_hang(&category.slug, category.parent.as_deref())?;
         store::insert_category(&mut tx, &category, Some(maker), now).await?;
         messages::announce_listing(&mut tx, None, now).await?;
-        database::commit(tx).await?;
+        changing::commit(tx, &self.context).await?;
         self.category(&category.slug).await
     }
 
@@ -103,7 +104,7 @@ impl Api {
             let now = time::to_micros(self.context.clock.now());
             messages::announce_listing(&mut tx, None, now).await?;
         }
-        database::commit(tx).await?;
+        changing::commit(tx, &self.context).await?;
         self.category(&category.slug).await
     }
 
