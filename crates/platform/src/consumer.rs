@@ -104,6 +104,7 @@ pub struct Consumer {
     interests: &'static [Interest],
     handler: Arc<dyn Handler>,
     at_once: bool,
+    pace: Duration,
     wake: Option<Wake>,
 }
 
@@ -117,6 +118,7 @@ impl Consumer {
             interests,
             handler: Arc::new(handler),
             at_once: false,
+            pace: Duration::ZERO,
             wake: None,
         }
     }
@@ -125,6 +127,14 @@ impl Consumer {
     #[must_use]
     pub fn at_once(mut self) -> Self {
         self.at_once = true;
+        self
+    }
+
+    /// The same, which is in no hurry while news keeps coming: what comes within `pace` of the last batch goes into the
+    /// next one, and costs no transaction of its own. News after a silence takes effect at once.
+    #[must_use]
+    pub fn paced(mut self, pace: Duration) -> Self {
+        self.pace = pace;
         self
     }
 

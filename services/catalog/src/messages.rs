@@ -1,6 +1,6 @@
 //! What this service tells others, and what it listens to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
@@ -27,6 +27,8 @@ pub(crate) const HEARD: &[Topic] = &[TOPIC, LISTINGS];
 const EVERY_LIST: &str = "lists";
 /// Declared as inventory declares it.
 const STOCK: Topic = Topic::state("holdfast.stock");
+/// How long news of stock is gathered while more keeps coming: so old may be what is shown of a pool that sells.
+const STOCK_PACE: Duration = Duration::from_millis(250);
 /// Declared as reviews declares it.
 const REVIEWS: Topic = Topic::ordinary("holdfast.reviews");
 
@@ -118,7 +120,9 @@ pub(crate) fn stock_listener() -> Consumer {
         topic: STOCK,
         kinds: &["stock.updated"],
     }];
-    Consumer::new("catalog.stock", INTERESTS, StockListener).at_once()
+    Consumer::new("catalog.stock", INTERESTS, StockListener)
+        .at_once()
+        .paced(STOCK_PACE)
 }
 
 struct StockListener;

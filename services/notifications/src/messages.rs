@@ -1,6 +1,6 @@
 //! What this service listens to. It announces nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Money, id, time};
 use holdfast_platform::{
@@ -40,6 +40,8 @@ const INTERESTS: &[Interest] = &[
         ],
     },
 ];
+/// How long news is gathered while more keeps coming: little beside the way of a mail.
+const PACE: Duration = Duration::from_millis(250);
 /// Who awaits anything else than a slip's payment is at the screen that asks for it.
 const SLIP: &str = "konbini_slip";
 
@@ -64,7 +66,9 @@ pub(crate) fn consumer(clock: Arc<dyn Clock>, bounds: Bounds, bell: Bell) -> Con
         bounds,
         bell,
     };
-    Consumer::new("notifications.news", INTERESTS, teller).at_once()
+    Consumer::new("notifications.news", INTERESTS, teller)
+        .at_once()
+        .paced(PACE)
 }
 
 struct Teller {

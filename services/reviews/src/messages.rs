@@ -1,6 +1,6 @@
 //! What this service tells others, and what it listens to. Ids and figures only: who needs a text asks for it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
@@ -22,6 +22,9 @@ const REVIEWS: Topic = Topic::ordinary("holdfast.reviews");
 /// What staff did, for the audit log. Each line is a key of its own.
 const AUDIT: Topic = Topic::ordinary("holdfast.audit");
 const AUDIT_VERSION: i64 = 1;
+
+/// How long news of deliveries and of products is gathered while more keeps coming; nobody waits for it.
+const PACE: Duration = Duration::from_millis(250);
 
 /// What was delivered to whom.
 const DELIVERIES: &[Interest] = &[Interest {
@@ -121,8 +124,8 @@ pub(crate) async fn record(
 /// What says who may review what, and who is to be forgotten.
 pub(crate) fn consumers(clock: Arc<dyn Clock>, wake: Wake) -> Vec<Consumer> {
     vec![
-        Consumer::new("reviews.deliveries", DELIVERIES, Deliveries),
-        Consumer::new("reviews.products", PRODUCTS, Products),
+        Consumer::new("reviews.deliveries", DELIVERIES, Deliveries).paced(PACE),
+        Consumer::new("reviews.products", PRODUCTS, Products).paced(PACE),
         Consumer::new("reviews.persons", PERSONS, Eraser { clock }).waking(wake),
     ]
 }

@@ -82,6 +82,9 @@ const PUBLIC: &[Interest] = &[
     },
 ];
 
+/// How long messages are gathered while more keep coming: little beside the way to who subscribed.
+const PACE: Duration = Duration::from_millis(250);
+
 /// Every type that can be asked for.
 pub(crate) fn known_types() -> Vec<&'static str> {
     PUBLIC
@@ -96,7 +99,9 @@ pub(crate) fn known_types() -> Vec<&'static str> {
 /// `keep` is how long a message stays; one that is older when it comes in would be dropped at once, and may have been
 /// here before.
 pub(crate) fn consumer(clock: Arc<dyn Clock>, keep: Duration, bell: Bell) -> Consumer {
-    Consumer::new("webhooks.feed", PUBLIC, Feed { clock, keep, bell }).at_once()
+    Consumer::new("webhooks.feed", PUBLIC, Feed { clock, keep, bell })
+        .at_once()
+        .paced(PACE)
 }
 
 struct Feed {

@@ -13,7 +13,7 @@ use super::{
     store,
 };
 use crate::{
-    bus::{BusError, Partition, Place, Record},
+    bus::{BusError, Partition, Place, READ_MAX_RECORDS, Record},
     parking,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Follower {
     pool: PgPool,
     partition: Box<dyn Partition>,
     place: Place,
+    /// Not before then is the next batch read.
+    rests_until: Instant,
 }
 
 /// Why a follower cannot go on now.
@@ -55,6 +57,7 @@ impl Follower {
             pool,
             place: partition.place().clone(),
             partition,
+            rests_until: Instant::now(),
         }
     }
 
@@ -114,7 +117,11 @@ impl Follower {
             self.prune().await?;
             *pruned = Some(Instant::now());
         }
+        time::sleep_until(self.rests_until).await;
         let records = self.partition.read(from).await?;
+        if records.len() < READ_MAX_RECORDS {
+            self.rests_until = Instant::now() + self.consumer.pace;
+        }
         *position = None;
         *position = self.apply(from, &records).await?;
         if let Some(wake) = &self.consumer.wake {

@@ -1178,6 +1178,31 @@ mod reading {
             read_all(partition(&elsewhere(&world)).await, 1, 1).await
         );
     }
+
+    #[tokio::test]
+    async fn a_paced_consumer_takes_together_what_keeps_coming() {
+        const PACE: std::time::Duration = std::time::Duration::from_millis(500);
+        const COUNT: i64 = 100;
+        let world = World::new().await;
+        let recorder = Recorder::taking_all();
+        let consumer = recorder.consumer().paced(PACE);
+        let began = std::time::Instant::now();
+        let listening = Running::of(|shutdown| {
+            tokio::spawn(consumer.run(world.pool.clone(), world.bus(), shutdown))
+        });
+        for version in 1..=COUNT {
+            world.put(&thing("a", version)).await;
+        }
+        world.settled().await;
+        let batches = recorder.given().len();
+        let paces = began.elapsed().as_millis() / PACE.as_millis();
+        listening.stop().await;
+        assert_eq!(world.effects().await, of("a", 1..=COUNT));
+        assert!(
+            batches as u128 <= paces + 1,
+            "{batches} batches in {paces} paces"
+        );
+    }
 }
 
 mod traces {
