@@ -41,6 +41,11 @@ const STOCK: i64 = 1_000_000;
 const LINES: usize = 2;
 /// After the last answer: messages are carried and heard, which belongs to the checkouts too.
 const AFTERMATH: Duration = Duration::from_secs(1);
+/// How long after the last checkout a server is taken to be idle, and how long it is watched then.
+const IDLE_SETTLING: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(20);
+/// How much of a statement is printed.
+const QUERY_SHOWN_CHARS: usize = 150;
 /// CPU of a checkout, in milliseconds: what the project set itself.
 const MUST_MILLIS: f64 = 2.0;
 const AIM_MILLIS: f64 = 0.7;
@@ -63,6 +68,9 @@ struct Args {
     /// Buyers, each in a closed loop
     #[arg(long, default_value_t = 32)]
     callers: usize,
+    /// Prints the most frequent statements of a checkout as well, and those of a server that nobody asks anything
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    top: i64,
 }
 
 /// An installation on a folder of its own.
@@ -109,7 +117,7 @@ async fn main() -> anyhow::Result<()> {
         (args.checkouts, args.callers)
     };
     let mut installation = Installation::start().await?;
-    let measured = measure(&mut installation, checkouts, callers).await;
+    let measured = measure(&mut installation, checkouts, callers, args.top).await;
     installation.stop().await?;
     let (series, statements) = measured?;
     if args.smoke {
@@ -128,6 +136,7 @@ async fn measure(
     installation: &mut Installation,
     checkouts: usize,
     callers: usize,
+    top: i64,
 ) -> anyhow::Result<(Series, Vec<Statements>)> {
     let shop = installation.open(callers).await?;
     shop.buy(checkouts / 10, installation.server.pid()).await?;
@@ -140,7 +149,12 @@ async fn measure(
                 .execute(&mut book)
                 .await?;
             let counted = shop.buy(checkouts, installation.server.pid()).await?;
-            statements(&mut book, counted.checkouts).await?
+            let statements = statements(&mut book, counted.checkouts).await?;
+            if top > 0 {
+                say_most_frequent(&mut book, "checkout", checkouts as f64, top).await?;
+                say_idle(&mut book, top).await?;
+            }
+            statements
         }
         None => Vec::new(),
     };
@@ -337,6 +351,50 @@ async fn statements(book: &mut PgConnection, checkouts: usize) -> anyhow::Result
             })
         })
         .collect()
+}
+
+/// Counts what a server does that nobody asks anything.
+async fn say_idle(book: &mut PgConnection, top: i64) -> anyhow::Result<()> {
+    tokio::time::sleep(IDLE_SETTLING).await;
+    sqlx::query("SELECT pg_stat_statements_reset()")
+        .execute(&mut *book)
+        .await?;
+    tokio::time::sleep(IDLE).await;
+    say_most_frequent(book, "idle second", IDLE.as_secs_f64(), top).await
+}
+
+/// Prints the statements that were sent most often since the last reset, all roles together on top.
+async fn say_most_frequent(
+    book: &mut PgConnection,
+    unit: &str,
+    units: f64,
+    top: i64,
+) -> anyhow::Result<()> {
+    let rows = sqlx::query(
+        "SELECT coalesce(rolname, 'all')::text, coalesce(regexp_replace(query, '\\s+', ' ', 'g'), '')::text,
+                sum(calls)::float8, sum(total_exec_time)
+         FROM pg_stat_statements JOIN pg_roles ON pg_roles.oid = userid
+         WHERE rolname LIKE '%\\_app'
+         GROUP BY GROUPING SETS ((), (rolname, query)) ORDER BY 3 DESC LIMIT $1",
+    )
+    .bind(top)
+    .fetch_all(book)
+    .await?;
+    let mut text = format!("statements and milliseconds of execution, each {unit}\n");
+    for row in rows {
+        let (role, query): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (calls, millis): (f64, f64) = (row.try_get(2)?, row.try_get(3)?);
+        let begin: String = query.chars().take(QUERY_SHOWN_CHARS).collect();
+        writeln!(
+            text,
+            "{:7.3} {:8.4} {role:18} {begin}",
+            calls / units,
+            millis / units
+        )
+        .expect("memory");
+    }
+    say(&text);
+    Ok(())
 }
 
 fn page(series: &Series, statements: &[Statements], callers: usize, noted: &str) -> String {
