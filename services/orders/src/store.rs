@@ -555,36 +555,33 @@ pub(crate) async fn wake_sagas(
     news: &BTreeMap<Id<id::Order>, bool>,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    let woken: Vec<Uuid> = sqlx::query_scalar(LOCK_SAGAS_WITH_NEWS)
+    let woken = sqlx::query(WAKE_SAGAS)
         .bind(news.keys().map(|order| order.uuid()).collect::<Vec<_>>())
         .bind(news.values().copied().collect::<Vec<_>>())
-        .fetch_all(&mut *db)
+        .bind(now.to_sqlx())
+        .execute(db)
         .await?;
-    for order in &woken {
-        sqlx::query(WAKE_SAGA)
-            .bind(order)
-            .bind(now.to_sqlx())
-            .execute(&mut *db)
-            .await?;
-    }
-    Ok(!woken.is_empty())
+    Ok(woken.rows_affected() > 0)
 }
 
-// Two statements, and the second for each saga that is woken, which are few: most news has nothing to wake. One that joins
-// what it changes reads every saga there is, for as long as a connection keeps the plan it made while the table was young.
-
-/// Finds them by a look-up each. The order is locked too, or one just given up would be seen as it was before.
-const LOCK_SAGAS_WITH_NEWS: &str = "SELECT found.order_id
-     FROM unnest($1::uuid[], $2::boolean[]) AS news (order_id, may_revive), LATERAL (
-        SELECT saga.order_id FROM saga JOIN orders ON orders.id = saga.order_id
-        WHERE saga.order_id = news.order_id
-          AND (phase <> 'done' OR open_refunds > 0 OR status = 'needs_attention'
-               OR may_revive AND status IN ('expired', 'payment_failed', 'cancelled'))
-        FOR NO KEY UPDATE OF saga, orders
-     ) AS found";
-
-const WAKE_SAGA: &str =
-    "UPDATE saga SET wakes = wakes + 1, due_at = least(due_at, $2) WHERE order_id = $1";
+/// Sagas are found by a look-up each, for most news has nothing to wake. The order is locked too, or one just given up
+/// would be seen as it was before.
+///
+/// All that are woken are there, so nothing is ever inserted: a conflict is found by the key under any plan, while an update
+/// that joins reads every saga, for as long as a connection keeps the plan it made when there were none.
+const WAKE_SAGAS: &str = "WITH woken AS (
+        SELECT found.order_id
+        FROM unnest($1::uuid[], $2::boolean[]) AS news (order_id, may_revive), LATERAL (
+            SELECT saga.order_id FROM saga JOIN orders ON orders.id = saga.order_id
+            WHERE saga.order_id = news.order_id
+              AND (phase <> 'done' OR open_refunds > 0 OR status = 'needs_attention'
+                   OR may_revive AND status IN ('expired', 'payment_failed', 'cancelled'))
+            FOR NO KEY UPDATE OF saga, orders
+        ) AS found
+     )
+     INSERT INTO saga (order_id, epoch, phase, leased_until)
+     SELECT order_id, 0, 'done', $3 FROM woken
+     ON CONFLICT (order_id) DO UPDATE SET wakes = saga.wakes + 1, due_at = least(saga.due_at, $3)";
 
 /// Notes that the ledger ended the order's hold, and has a worker look if that matters still, which it says.
 pub(crate) async fn note_hold_ended(
@@ -1248,34 +1245,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sagas_with_news_are_looked_up_even_by_plans_made_while_there_were_none() {
+    async fn sagas_with_news_are_looked_up_even_by_a_plan_made_while_there_were_none() {
         let db = TestDatabase::create("orders", &crate::MIGRATOR).await;
         let mut app = db.app().acquire().await.expect("a connection");
-        let generic = sqlx::query("SET plan_cache_mode = force_generic_plan")
-            .execute(&mut *app)
-            .await;
-        generic.expect("everybody may");
-        for (name, statement, bound) in [
-            (
-                "sagas_with_news",
-                LOCK_SAGAS_WITH_NEWS,
-                "ARRAY[md5('7')::uuid], '{true}'",
-            ),
-            ("wake_saga", WAKE_SAGA, "md5('7')::uuid, now()"),
+        for statement in [
+            "SET plan_cache_mode = force_generic_plan".to_owned(),
+            format!("PREPARE wake_sagas AS {WAKE_SAGAS}"),
         ] {
-            let prepared = sqlx::query(AssertSqlSafe(format!("PREPARE {name} AS {statement}")))
+            let done = sqlx::query(AssertSqlSafe(statement))
                 .persistent(false)
                 .execute(&mut *app)
                 .await;
-            prepared.expect("it fits the schema");
-            let explain = format!("EXPLAIN (COSTS off) EXECUTE {name} ({bound})");
-            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
-                .persistent(false)
-                .fetch_all(&mut *app)
-                .await
-                .expect("a plan");
-            let plan = plan.join("\n");
-            assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
+            done.expect("it fits the schema");
         }
+        let plan: Vec<String> = sqlx::query_scalar(
+            "EXPLAIN (COSTS off) EXECUTE wake_sagas (ARRAY[md5('7')::uuid], '{true}', now())",
+        )
+        .persistent(false)
+        .fetch_all(&mut *app)
+        .await
+        .expect("a plan");
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
     }
 }
