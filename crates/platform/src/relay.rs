@@ -95,6 +95,7 @@ impl Relay {
         let mut backoff = poll;
         let mut rest = poll;
         let mut backlog = false;
+        let mut woken = false;
         let mut measured: Option<Instant> = None;
         while !shutdown.is_cancelled() {
             let began = Instant::now();
@@ -103,7 +104,7 @@ impl Relay {
                 self.measure().await;
             }
             let looked = Instant::now();
-            let carried = match self.turn(backlog).await {
+            let carried = match self.turn(backlog, woken).await {
                 Ok(carried) => carried,
                 Err(error) => {
                     tracing::warn!(service = self.service, %error, "cannot carry messages to the bus");
@@ -125,13 +126,16 @@ impl Relay {
                     .clamp(poll, longest),
                 _ => poll,
             };
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = time::sleep_until(began + rest) => {}
-                () = self.woken_after(began + poll) => rest = poll,
+            woken = tokio::select! {
+                () = shutdown.cancelled() => false,
+                () = time::sleep_until(began + rest) => false,
+                () = self.woken_after(began + poll) => true,
+            };
+            if woken {
+                rest = poll;
             }
         }
-        if let Err(error) = self.turn(false).await {
+        if let Err(error) = self.turn(false, false).await {
             tracing::warn!(service = self.service, %error, "left messages for the next start");
         }
     }
@@ -139,7 +143,7 @@ impl Relay {
     /// Carries what is there now, and what comes in meanwhile.
     pub async fn drain(&self) -> Result<(), RelayError> {
         let mut backlog = false;
-        while self.turn(backlog).await? == BATCH_MAX_MESSAGES {
+        while self.turn(backlog, false).await? == BATCH_MAX_MESSAGES {
             backlog = true;
         }
         Ok(())
@@ -147,9 +151,14 @@ impl Relay {
 
     /// Carries one batch and says of how many messages; none also when another relay of the service is at it.
     pub async fn pass(&self) -> Result<usize, RelayError> {
+        self.carry(false).await
+    }
+
+    /// Carries one batch, of which something is `expected` or not.
+    async fn carry(&self, expected: bool) -> Result<usize, RelayError> {
         let mut conn = self.pool.acquire().await?;
-        // Most looks find nothing: one round trip for those.
-        if !store::is_anything_pending(&mut conn).await? {
+        // Most looks that nobody asked for find nothing: one round trip for those.
+        if !expected && !store::is_anything_pending(&mut conn).await? {
             return Ok(0);
         }
         let mut tx = sqlx::Connection::begin(&mut *conn).await?;
@@ -167,11 +176,12 @@ impl Relay {
     }
 
     /// Folds, unless older news is still to be carried, and carries one batch.
-    async fn turn(&self, backlog: bool) -> Result<usize, RelayError> {
+    async fn turn(&self, backlog: bool, woken: bool) -> Result<usize, RelayError> {
+        let mut expected = backlog || woken;
         if let Some(fold) = self.fold.as_ref().filter(|_| !backlog) {
-            self.announce_folded(fold.as_ref()).await?;
+            expected |= self.announce_folded(fold.as_ref()).await?;
         }
-        self.pass().await
+        self.carry(expected).await
     }
 
     async fn append(&self, outgoing: &[Outgoing]) -> Result<(), BusError> {
@@ -186,11 +196,14 @@ impl Relay {
         time::sleep_until(earliest).await;
     }
 
-    async fn announce_folded(&self, fold: &dyn Fold) -> Result<(), sqlx::Error> {
+    /// Says whether there was anything to announce.
+    async fn announce_folded(&self, fold: &dyn Fold) -> Result<bool, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
         let announcements = fold.fold(&mut tx).await?;
+        let any = !announcements.is_empty();
         outbox::announce_all(&mut tx, announcements).await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(any)
     }
 
     async fn measure(&self) {
