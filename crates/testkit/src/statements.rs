@@ -1,9 +1,11 @@
 //! Every SQL statement in a crate's sources, held against the migrated schema.
 //!
 //! Nobody lists the statements: they are found by reading the sources. What cannot be found by reading, SQL put together
-//! at run time, is refused, so nothing escapes.
+//! at run time, is refused, so nothing escapes. What several statements say alike may be a macro that gives its text, and
+//! which `concat!` puts into each of them.
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -18,10 +20,17 @@ struct Statement {
     sql: String,
 }
 
+/// Parts of statements, by the macros that give them.
+type Parts = HashMap<String, String>;
+/// A text, and where in the code it stood.
+type Literal = (usize, String);
+
 /// What a literal begins with that is a statement.
 const VERBS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"];
 /// Ways to hand over a statement; it has to be a literal, or a constant, whose literal is found where it is written.
 const CHECKED: [&str; 3] = ["sqlx::query", "sqlx::query_as", "sqlx::query_scalar"];
+/// Joins literals to one.
+const CONCAT: &str = "concat!(";
 /// Ways to hand over one that was put together.
 const UNCHECKED: [&str; 3] = ["AssertSqlSafe", "QueryBuilder", "raw_sql"];
 
@@ -36,16 +45,22 @@ pub async fn assert_statements_fit(
     belongs: impl Fn(&str) -> bool,
 ) {
     let folder = folder.as_ref();
+    let sources: Vec<(String, String)> = (sources(folder).into_iter())
+        .map(|path| {
+            let name = path.strip_prefix(folder).expect("it was found there");
+            let name = name.to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, text)
+        })
+        .collect();
+    let parts: Parts = sources.iter().flat_map(|(_, text)| parts(text)).collect();
     let mut statements = Vec::new();
     let mut wrong = Vec::new();
-    for path in sources(folder) {
-        let name = path.strip_prefix(folder).expect("it was found there");
-        let name = name.to_string_lossy();
-        if !belongs(&name) {
+    for (name, text) in &sources {
+        if !belongs(name) {
             continue;
         }
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
-        match read(&name, &text) {
+        match read(name, text, &parts) {
             Ok(found) => statements.extend(found),
             Err(refused) => wrong.extend(refused),
         }
@@ -114,8 +129,25 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The statements of a source, or where it puts together SQL.
-fn read(name: &str, text: &str) -> Result<Vec<Statement>, Vec<String>> {
+/// The macros of a source that give a text and nothing else, with that text.
+fn parts(text: &str) -> Vec<(String, String)> {
+    let (code, literals) = scan(text);
+    (code.match_indices("macro_rules!"))
+        .filter_map(|(at, keyword)| {
+            let (name, body) = code[at + keyword.len()..].split_once('{')?;
+            let (arms, _) = body.split_once('"')?;
+            let words: Vec<&str> = arms.split_whitespace().collect();
+            if words != ["()", "=>", "{"] {
+                return None;
+            }
+            let (_, text) = literals.iter().find(|(place, _)| *place > at)?;
+            Some((name.trim().to_owned(), text.clone()))
+        })
+        .collect()
+}
+
+/// The statements of a source, or where it puts together SQL other than of `parts`.
+fn read(name: &str, text: &str, parts: &Parts) -> Result<Vec<Statement>, Vec<String>> {
     if Path::new(name)
         .extension()
         .is_some_and(|kind| kind == "sql")
@@ -126,6 +158,7 @@ fn read(name: &str, text: &str) -> Result<Vec<Statement>, Vec<String>> {
     }
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     let (code, literals) = scan(text);
+    let (literals, strangers) = join(&code, literals, parts);
     let line = |at: usize| code[..at].matches('\n').count() + 1;
     let mut refused = Vec::new();
     for way in UNCHECKED {
@@ -137,8 +170,12 @@ fn read(name: &str, text: &str) -> Result<Vec<Statement>, Vec<String>> {
         let (way, argument) = code[at..].split_once('(').unwrap_or_default();
         let way = way.split("::<").next().unwrap_or_default();
         let argument = argument.trim_start();
-        let is_literal =
-            argument.starts_with(|first: char| first == '"' || first.is_ascii_uppercase());
+        let is_literal = match argument.strip_prefix(CONCAT) {
+            Some(rest) => literals
+                .iter()
+                .any(|(at, _)| *at == code.len() - rest.len()),
+            None => argument.starts_with(|first: char| first == '"' || first.is_ascii_uppercase()),
+        };
         if !(CHECKED.contains(&way) && is_literal) {
             let got = argument.split('\n').next().unwrap_or_default();
             refused.push(format!(
@@ -147,13 +184,16 @@ fn read(name: &str, text: &str) -> Result<Vec<Statement>, Vec<String>> {
             ));
         }
     }
+    for (at, stranger) in strangers {
+        refused.push(format!(
+            "{name}:{}: concat! is given {stranger}, wanted literals and macros that give one",
+            line(at)
+        ));
+    }
     if !refused.is_empty() {
         return Err(refused);
     }
-    let is_statement = |text: &str| {
-        let verb = text.split_whitespace().next().unwrap_or_default();
-        VERBS.contains(&verb) && text.trim() != verb
-    };
+    let is_statement = |text: &str| VERBS.contains(&verb_of(text)) && text.trim() != verb_of(text);
     Ok(literals
         .into_iter()
         .filter(|(_, text)| is_statement(text))
@@ -164,8 +204,62 @@ fn read(name: &str, text: &str) -> Result<Vec<Statement>, Vec<String>> {
         .collect())
 }
 
+fn verb_of(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+/// Literals, those that a `concat!` joins as the one it makes; beside them what is joined to a statement and is not known.
+fn join(code: &str, literals: Vec<Literal>, parts: &Parts) -> (Vec<Literal>, Vec<Literal>) {
+    let (mut joined, mut strangers) = (Vec::new(), Vec::new());
+    let mut literals = literals.into_iter().peekable();
+    for (at, _) in code.match_indices(CONCAT) {
+        let start = at + CONCAT.len();
+        let end = start + length_to_close(&code[start..]);
+        while let Some(before) = literals.next_if(|(place, _)| *place < start) {
+            joined.push(before);
+        }
+        let mut whole = String::new();
+        let mut unknown = None;
+        for given in code[start..end].split(',').map(str::trim) {
+            let name = given.strip_suffix("!()").unwrap_or_default();
+            if given == "\"" {
+                whole.extend(literals.next().map(|(_, literal)| literal));
+            } else if let Some(part) = parts.get(name) {
+                whole.push_str(part);
+            } else if !given.is_empty() {
+                unknown = Some(given.to_owned());
+                // `env!("PATH")` has one of its own.
+                given.matches('"').for_each(|_| drop(literals.next()));
+            }
+        }
+        match unknown {
+            None => joined.push((start, whole)),
+            Some(stranger) if VERBS.contains(&verb_of(&whole)) => strangers.push((at, stranger)),
+            Some(_) => {}
+        }
+    }
+    joined.extend(literals);
+    (joined, strangers)
+}
+
+/// How far it is to the parenthesis that closes the one before `code`.
+fn length_to_close(code: &str) -> usize {
+    let mut depth = 1;
+    for (at, letter) in code.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    code.len()
+}
+
 /// Splits Rust into its code, with `"` where a literal stood and as many lines, and its literals by their place there.
-fn scan(text: &str) -> (String, Vec<(usize, String)>) {
+fn scan(text: &str) -> (String, Vec<Literal>) {
     let mut code = String::new();
     let mut literals = Vec::new();
     let mut rest = text;
@@ -252,7 +346,8 @@ mod tests {
     use super::*;
 
     fn found(source: &str) -> Vec<(String, String)> {
-        let statements = read("src/store.rs", source).expect("nothing put together");
+        let parts = parts(source).into_iter().collect();
+        let statements = read("src/store.rs", source, &parts).expect("nothing put together");
         (statements.into_iter())
             .map(|found| (found.place, found.sql))
             .collect()
@@ -290,6 +385,34 @@ mod tests {
     }
 
     #[test]
+    fn what_statements_share_is_read_in_each_of_them() {
+        let source = r#"
+            /// What a row is read from.
+            macro_rules! columns {
+                () => {
+                    "one, (two)"
+                };
+            }
+            const ALL: &str = concat!("SELECT ", columns!(), " FROM t");
+            sqlx::query_as(concat!(
+                "SELECT ", columns!(), ", 'a, b'",
+                " FROM t WHERE one = $1"
+            ));
+            let name = concat!(env!("HOME"), "/no/statement");
+            sqlx::query("DELETE FROM t");
+        "#;
+        let at = |line: u32, sql: &str| (format!("src/store.rs:{line}"), sql.to_owned());
+        assert_eq!(
+            found(source),
+            [
+                at(8, "SELECT one, (two) FROM t"),
+                at(9, "SELECT one, (two), 'a, b' FROM t WHERE one = $1"),
+                at(14, "DELETE FROM t"),
+            ]
+        );
+    }
+
+    #[test]
     fn sql_that_is_put_together_is_refused_by_its_place() {
         for source in [
             "\nsqlx::query(&text)",
@@ -298,8 +421,9 @@ mod tests {
             "\nexecute(AssertSqlSafe(format!(\"SELECT {column}\")))",
             "\nsqlx::QueryBuilder::new(\"SELECT 1\")",
             "\nsqlx::raw_sql(\"SELECT 1\")",
+            "\nsqlx::query(concat!(\"SELECT \", columns!()))",
         ] {
-            let refused = read("src/store.rs", source).expect_err(source);
+            let refused = read("src/store.rs", source, &Parts::new()).expect_err(source);
             assert!(refused[0].starts_with("src/store.rs:2: "), "{refused:?}");
         }
     }
