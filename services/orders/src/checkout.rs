@@ -18,11 +18,13 @@ mod turn;
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc};
 
 use futures::FutureExt as _;
+use holdfast_kernel::{Id, id};
 use holdfast_platform::{database, failpoint, fault::Fault, service::Context};
 use holdfast_proto::{
     inventory::v1 as ledger,
     payments::v1::{self as payments, PaymentStatus},
 };
+use sqlx::{Postgres, Transaction};
 use tokio_util::task::TaskTracker;
 
 use self::command::{
@@ -98,6 +100,21 @@ pub(crate) struct Desk {
     pub(crate) running: TaskTracker,
     /// From 0 to 1, for waits that must not march in step.
     pub(crate) random: fn() -> f64,
+}
+
+impl Desk {
+    /// Makes what a transaction did to an order true, and forgets the order, whatever came of that.
+    pub(crate) async fn commit(
+        &self,
+        tx: Transaction<'_, Postgres>,
+        order: Id<id::Order>,
+    ) -> Result<(), OrdersError> {
+        let committed = database::commit(tx).await;
+        self.shown.forget(order);
+        committed?;
+        self.context.wake.wake();
+        Ok(())
+    }
 }
 
 /// How far a run came.

@@ -42,7 +42,6 @@ impl Api {
         let until = self.answer_by();
         let id = wish.order;
         self.ask_to_cancel(caller, wish).await?;
-        self.desk.context.wake.wake();
         self.desk.bell.ring();
         let order = self.wait(id, until, is_over).await?;
         match order.status {
@@ -116,9 +115,7 @@ impl Api {
         }
         store::request_cancel(&mut tx, order.id, &cancel, now).await?;
         failpoint::hit(points::ASK_CANCEL.0).await?;
-        let committed = database::commit(tx).await;
-        self.desk.shown.forget(order.id);
-        committed?;
+        self.desk.commit(tx, order.id).await?;
         failpoint::hit(points::ASK_CANCEL.1).await?;
         Ok(())
     }

@@ -98,10 +98,7 @@ impl Api {
             store::save_delivery(&mut tx, &order).await?;
         }
         store::insert_handover(&mut tx, &handover).await?;
-        let committed = database::commit(tx).await;
-        self.desk.shown.forget(order.id);
-        committed?;
-        self.desk.context.wake.wake();
+        self.desk.commit(tx, order.id).await?;
         Ok(order)
     }
 }

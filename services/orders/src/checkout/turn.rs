@@ -336,11 +336,7 @@ impl Run {
         point: Around,
     ) -> Result<(), Stop> {
         failpoint::hit(point.0).await?;
-        let committed = database::commit(tx).await;
-        self.desk.shown.forget(self.order.id);
-        committed?;
-        self.desk.context.wake.wake();
-        Ok(())
+        Ok(self.desk.commit(tx, self.order.id).await?)
     }
 
     pub(crate) async fn save_order(

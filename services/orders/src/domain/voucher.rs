@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use holdfast_kernel::{Currency, Id, Money, PoolKey, Timestamp, id};
 
-use super::{Item, shared_out, total_of};
+use super::{Item, sharing::shared_out, total_of};
 use crate::error::OrdersError;
 
 /// What customers type in: 3 to 32 of `A-Z 0-9 . _ -`. Lower-case letters count as capitals.

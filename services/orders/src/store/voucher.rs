@@ -1,4 +1,4 @@
-//! Every statement on vouchers.
+//! Statements on vouchers.
 
 use holdfast_kernel::{Currency, Id, Money, RequestId};
 use jiff_sqlx::ToSqlx;
@@ -9,6 +9,15 @@ use crate::{
     domain::voucher::{Code, Off, Terms, Voucher, Window},
     error::OrdersError,
 };
+
+/// What a voucher is read from.
+macro_rules! vouchers {
+    () => {
+        "SELECT code, fingerprint, percent_off, amount_off, currency, least_subtotal, valid_from, valid_until, created_by, \
+                created_at, version \
+         FROM voucher"
+    };
+}
 
 /// The request that makes a voucher, and its fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +70,10 @@ pub(crate) async fn find_made_voucher(
     db: &mut PgConnection,
     request: RequestId,
 ) -> Result<Option<(Voucher, Vec<u8>)>, OrdersError> {
-    let row: Option<VoucherRow> = sqlx::query_as(
-        "SELECT code, fingerprint, percent_off, amount_off, currency, least_subtotal, valid_from, valid_until, created_by,
-                created_at, version
-         FROM voucher WHERE request_id = $1",
-    )
-    .bind(request.uuid())
-    .fetch_optional(db)
-    .await?;
+    let row: Option<VoucherRow> = sqlx::query_as(concat!(vouchers!(), " WHERE request_id = $1"))
+        .bind(request.uuid())
+        .fetch_optional(db)
+        .await?;
     row.map(|row| {
         let fingerprint = row.fingerprint.clone();
         Ok((row.read()?, fingerprint))
@@ -81,14 +86,10 @@ pub(crate) async fn find_voucher(
     db: &mut PgConnection,
     code: &Code,
 ) -> Result<Option<Voucher>, OrdersError> {
-    let row: Option<VoucherRow> = sqlx::query_as(
-        "SELECT code, fingerprint, percent_off, amount_off, currency, least_subtotal, valid_from, valid_until, created_by,
-                created_at, version
-         FROM voucher WHERE code = $1",
-    )
-    .bind(code.as_str())
-    .fetch_optional(db)
-    .await?;
+    let row: Option<VoucherRow> = sqlx::query_as(concat!(vouchers!(), " WHERE code = $1"))
+        .bind(code.as_str())
+        .fetch_optional(db)
+        .await?;
     row.map(VoucherRow::read).transpose()
 }
 
@@ -98,11 +99,10 @@ pub(crate) async fn list_vouchers(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Voucher>, OrdersError> {
-    let rows: Vec<VoucherRow> = sqlx::query_as(
-        "SELECT code, fingerprint, percent_off, amount_off, currency, least_subtotal, valid_from, valid_until, created_by,
-                created_at, version
-         FROM voucher WHERE code > $1 ORDER BY code LIMIT $2",
-    )
+    let rows: Vec<VoucherRow> = sqlx::query_as(concat!(
+        vouchers!(),
+        " WHERE code > $1 ORDER BY code LIMIT $2"
+    ))
     .bind(after)
     .bind(limit)
     .fetch_all(db)
