@@ -5,10 +5,11 @@
 //! it fails), [`transport`] (how it is called and calls), [`wire`], [`database`] (where it keeps what it knows), [`envelope`] (what it keeps of persons),
 //! [`cache`] (what it keeps in memory);
 //! what services tell each other: [`message`], [`outbox`], [`relay`], [`bus`], [`embedded_log`], [`wakeup`],
-//! [`consumer`], [`parking`], [`hearing`];
+//! [`consumer`], [`parking`], [`hearing`], [`audit_log`];
 //! what a process is made of: [`clock`], [`failpoint`], [`telemetry`], [`listener`], [`internal`], [`shutdown`],
 //! [`cluster`] (its own PostgreSQL), [`postmaster`] (PostgreSQL's programs).
 
+pub mod audit_log;
 pub mod bus;
 pub mod cache;
 pub mod clock;

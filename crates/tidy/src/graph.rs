@@ -30,13 +30,15 @@ pub fn calls() -> Edges {
 }
 
 /// Types of messages that each service announces: in its `messages.rs` and its `domain.rs`, every literal like
-/// `order.created` that is not something it listens to.
+/// `order.created` that is not something it listens to, and the lines of the audit log, which platform words for all.
 pub fn announced() -> Edges {
     kinds(|source| {
         let listened: BTreeSet<String> = listened_in(source);
+        let writes_log = source.contains("audit_log::");
         kinds_in(source)
             .into_iter()
             .filter(|kind| !listened.contains(kind))
+            .chain(writes_log.then(|| "audit.recorded".to_owned()))
             .collect()
     })
 }

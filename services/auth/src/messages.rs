@@ -2,6 +2,7 @@
 
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{
+    audit_log::Line,
     identity::Role,
     message::Topic,
     outbox::{self, Announcement},
@@ -16,10 +17,6 @@ const ACCOUNTS: Topic = Topic::ordinary("holdfast.accounts");
 
 /// An account is registered once, so this is always its first news.
 const REGISTERED_VERSION: i64 = 1;
-
-/// What was done to accounts and by whom, for the audit log. Each line is a key of its own.
-const AUDIT: Topic = Topic::ordinary("holdfast.audit");
-const AUDIT_VERSION: i64 = 1;
 
 #[derive(Serialize)]
 struct UserRegistered {
@@ -54,15 +51,6 @@ pub(crate) enum Action {
     Activated,
     Deactivated,
     Erased,
-}
-
-#[derive(Serialize)]
-struct AuditRecorded {
-    service: &'static str,
-    actor: Option<String>,
-    subject: Option<String>,
-    #[serde(flatten)]
-    action: Action,
 }
 
 /// Announces accounts that have just become complete.
@@ -120,13 +108,16 @@ pub(crate) async fn record(
     audit: Audit,
     now: Timestamp,
 ) -> Result<(), AuthError> {
-    let entry = Id::<id::AuditEntry>::generate();
-    let data = AuditRecorded {
+    let Audit {
+        actor,
+        subject,
+        action,
+    } = audit;
+    let line = Line {
         service: "auth",
-        actor: audit.actor.map(|actor| actor.to_string()),
-        subject: audit.subject.map(|subject| subject.to_string()),
-        action: audit.action,
+        actor,
+        subject,
+        action,
     };
-    let message = Announcement::new(AUDIT, "audit.recorded", entry, AUDIT_VERSION, now, &data);
-    Ok(outbox::announce(db, message).await?)
+    Ok(outbox::announce(db, line.recorded(now)).await?)
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
+    audit_log::Line,
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
     outbox::{self, Announcement, Wake},
@@ -19,9 +20,6 @@ use crate::{
 
 /// By product: each message carries what all its published reviews come to, so whoever heard the last one knows it exactly.
 const REVIEWS: Topic = Topic::ordinary("holdfast.reviews");
-/// What staff did, for the audit log. Each line is a key of its own.
-const AUDIT: Topic = Topic::ordinary("holdfast.audit");
-const AUDIT_VERSION: i64 = 1;
 
 /// How long news of deliveries and of products is gathered while more keeps coming; nobody waits for it.
 const PACE: Duration = Duration::from_millis(250);
@@ -52,13 +50,12 @@ struct ReviewChanged {
     histogram: [i64; RATINGS],
 }
 
+/// What moderators do, as the audit log has it.
 #[derive(Serialize)]
-struct AuditRecorded {
-    service: &'static str,
-    actor: String,
-    subject: String,
-    action: &'static str,
-    review_id: String,
+#[serde(tag = "action", rename_all = "snake_case")]
+enum Action {
+    ReviewPublished { review_id: Id<id::Review> },
+    ReviewRemoved { review_id: Id<id::Review> },
 }
 
 #[derive(Deserialize)]
@@ -106,19 +103,17 @@ pub(crate) async fn record(
     decision: Decision,
     now: Timestamp,
 ) -> Result<(), ReviewsError> {
-    let data = AuditRecorded {
+    let review_id = review.id;
+    let line = Line {
         service: "reviews",
-        actor: moderator.to_string(),
-        subject: review.author.to_string(),
+        actor: Some(moderator),
+        subject: Some(review.author),
         action: match decision {
-            Decision::Publish => "review_published",
-            Decision::Remove => "review_removed",
+            Decision::Publish => Action::ReviewPublished { review_id },
+            Decision::Remove => Action::ReviewRemoved { review_id },
         },
-        review_id: review.id.to_string(),
     };
-    let entry = Id::<id::AuditEntry>::generate();
-    let message = Announcement::new(AUDIT, "audit.recorded", entry, AUDIT_VERSION, now, &data);
-    Ok(outbox::announce(db, message).await?)
+    Ok(outbox::announce(db, line.recorded(now)).await?)
 }
 
 /// What says who may review what, and who is to be forgotten.
