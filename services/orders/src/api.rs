@@ -329,11 +329,37 @@ impl OrdersService for Api {
         request: Request<pb::ChangeVoucherRequest>,
     ) -> Result<Response<pb::ChangeVoucherResponse>, GrpcStatus> {
         let by = Caller::of(&request)?.user()?;
-        let wish = vouch::parse_change(&request.into_inner(), by)?;
+        let now = to_micros(self.desk.context.clock.now());
+        let wish = vouch::parse_change(&request.into_inner(), by, now)?;
         let changed = vouchers::change(&self.desk, wish).await?;
         Ok(Response::new(pb::ChangeVoucherResponse {
             voucher: Some(vouch::encode(changed)),
         }))
+    }
+}
+
+/// What every wish about an order says.
+struct Wish {
+    request: RequestId,
+    fingerprint: Vec<u8>,
+    order: Id<id::Order>,
+}
+
+impl Wish {
+    fn parse(request: &str, fingerprint: &[u8], order: &str) -> Result<Self, OrdersError> {
+        Ok(Self {
+            request: parse_request_id(request)?,
+            fingerprint: parse_fingerprint(fingerprint)?,
+            order: order.parse().map_err(|_| OrdersError::UnknownOrder)?,
+        })
+    }
+
+    /// That it is the one which came first under its id, about that order and with that fingerprint.
+    fn is_the_same(&self, order: Id<id::Order>, fingerprint: &[u8]) -> Result<(), OrdersError> {
+        if self.order == order && self.fingerprint == fingerprint {
+            return Ok(());
+        }
+        Err(OrdersError::KeyReused)
     }
 }
 
@@ -352,13 +378,17 @@ fn parse_fingerprint(bytes: &[u8]) -> Result<Vec<u8>, OrdersError> {
 }
 
 fn parse_reason(text: String) -> Result<String, OrdersError> {
+    parse_line("reason", text, REASON_MAX_CHARS)
+}
+
+fn parse_line(name: &str, text: String, max_chars: usize) -> Result<String, OrdersError> {
     let chars = text.chars().count();
-    if chars <= REASON_MAX_CHARS && !text.chars().any(char::is_control) {
+    if chars <= max_chars && !text.chars().any(char::is_control) {
         return Ok(text);
     }
     Err(OrdersError::field(
-        "reason",
-        format!("{chars} characters, wanted up to {REASON_MAX_CHARS} without control characters"),
+        name,
+        format!("{chars} characters, wanted up to {max_chars} without control characters"),
     ))
 }
 

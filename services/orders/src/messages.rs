@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use holdfast_kernel::{Clock, Id, Money, id, time};
+use holdfast_kernel::{Clock, Id, Money, Timestamp, id, time};
 use holdfast_platform::{
+    audit_log::Line,
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
     outbox::{self, Announcement, Columns},
@@ -71,6 +72,41 @@ struct OrderChanged<'a> {
 #[derive(Deserialize)]
 struct PaymentChanged {
     purchase_id: String,
+/// What staff do to orders and vouchers, as the audit log has it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub(crate) enum Action {
+    OrderShipped {
+        order_id: Id<id::Order>,
+    },
+    OrderDelivered {
+        order_id: Id<id::Order>,
+    },
+    OrderCancelled {
+        order_id: Id<id::Order>,
+    },
+    OrderRefunded {
+        order_id: Id<id::Order>,
+        refund_id: Id<id::Refund>,
+        /// In money, and in points beside it.
+        amount: Money,
+        points: i64,
+    },
+    OrderResumed {
+        order_id: Id<id::Order>,
+    },
+    VoucherCreated {
+        code: String,
+    },
+    /// The ledger refused its uses.
+    VoucherTakenBack {
+        code: String,
+    },
+    VoucherChanged {
+        code: String,
+    },
+}
+
 }
 
 /// The news of changes of an order, in the order they were made.
@@ -112,6 +148,23 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
 fn next_action_of(payment: &Payment) -> Option<String> {
     #[derive(Deserialize)]
     struct NextAction {
+/// Writes a line for the audit log: what `by` did to an order of `owner`, or to what is nobody's.
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    by: Id<id::User>,
+    owner: Option<Id<id::User>>,
+    action: Action,
+    now: Timestamp,
+) -> Result<(), OrdersError> {
+    let line = Line {
+        service: "orders",
+        actor: Some(by),
+        subject: owner,
+        action,
+    };
+    Ok(outbox::announce(db, line.recorded(now)).await?)
+}
+
         r#type: String,
     }
     let action: NextAction = serde_json::from_str(&payment.next_action).ok()?;

@@ -21,6 +21,7 @@ use crate::{
     checkout::{Desk, Run, Stop, around, stop},
     domain::{Order, Refund, RefundState, Share, Status},
     error::OrdersError,
+    messages::{self, Action},
     points,
     store::{self, Due},
 };
@@ -78,8 +79,15 @@ pub(crate) async fn admit(desk: &Arc<Desk>, wish: RefundWish) -> Result<(), Orde
         created_at: now,
     };
     store::insert_refund(&mut tx, &refund, now).await?;
+    let action = Action::OrderRefunded {
+        order_id: order.id,
+        refund_id: id,
+        amount: refund.amount,
+        points: refund.points,
+    };
+    messages::record(&mut tx, wish.by, Some(order.user), action, now).await?;
     failpoint::hit(points::ASK_REFUND.0).await?;
-    database::commit(tx).await?;
+    desk.commit(tx, order.id).await?;
     failpoint::hit(points::ASK_REFUND.1).await?;
     desk.bell.ring();
     Ok(())

@@ -9,15 +9,17 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use holdfast_kernel::{RequestId, Timestamp};
+use holdfast_kernel::{Id, RequestId, Timestamp, id, time::to_micros};
 use holdfast_platform::{database, fault::Fault};
 use holdfast_proto::inventory::v1 as ledger;
+use sqlx::{Postgres, Transaction};
 use tonic::Request;
 
 use crate::{
     checkout::Desk,
     domain::voucher::{Code, Edition, Uses, Voucher},
     error::OrdersError,
+    messages::{self, Action},
     store::{self, Maker},
 };
 
@@ -35,8 +37,9 @@ pub(crate) struct VoucherChange {
     pub(crate) expected: Edition,
     pub(crate) valid_until: Option<Timestamp>,
     pub(crate) uses: Option<i64>,
-    /// Who wishes it, for the ledger's book.
-    pub(crate) by: String,
+    /// Who wishes it.
+    pub(crate) by: Id<id::User>,
+    pub(crate) at: Timestamp,
 }
 
 /// A voucher as it stands.
@@ -61,8 +64,7 @@ pub(crate) async fn create(desk: &Desk, wish: NewVoucher) -> Result<Standing, Or
         Ok(uses) => Ok((voucher, uses)),
         Err(refusal) => {
             if !refusal.is_transient() {
-                let mut db = database::acquire(&desk.context.database).await?;
-                store::delete_refused_voucher(&mut db, wish.maker.request).await?;
+                take_back(desk, &voucher, wish.maker.request).await?;
             }
             Err(refusal.into())
         }
@@ -92,15 +94,15 @@ pub(crate) async fn list(
 
 /// Changes a voucher that is still as it was looked at.
 ///
-/// The uses go first, for the ledger may refuse them. Where somebody else changes the rest in that very moment, this is
-/// refused after the uses have changed; who looks again sees them.
+/// The uses go first, for the ledger may refuse them; its book names who changed them. Where somebody else changes the rest
+/// in that very moment, this is refused after the uses have changed; who looks again sees them.
 pub(crate) async fn change(desk: &Desk, wish: VoucherChange) -> Result<Standing, OrdersError> {
     let (voucher, mut uses) = find(desk, &wish.code).await?;
     let stands = voucher.edition(uses);
     if stands != wish.expected {
         return Err(OrdersError::VoucherChanged { stands });
     }
-    let before = voucher.version;
+    let stood = (voucher.version, uses.version);
     let voucher = match wish.valid_until {
         Some(until) => voucher.valid_until(until)?,
         None => voucher,
@@ -110,7 +112,7 @@ pub(crate) async fn change(desk: &Desk, wish: VoucherChange) -> Result<Standing,
         let request = RequestId::derive(&["voucher", wish.code.as_str(), &stood, &wanted]);
         let request = ledger::AdjustRequest {
             request_id: request.to_string(),
-            actor: wish.by,
+            actor: wish.by.to_string(),
             reason: "a voucher's uses".to_owned(),
             changes: vec![ledger::CapacityChange {
                 pool: wish.code.pool().to_string(),
@@ -120,28 +122,66 @@ pub(crate) async fn change(desk: &Desk, wish: VoucherChange) -> Result<Standing,
         };
         uses = adjust(desk, request).await?;
     }
-    if voucher.version != before {
-        let mut db = database::acquire(&desk.context.database).await?;
-        if !store::save_voucher(&mut db, &voucher, before).await? {
-            drop(db);
-            let (voucher, uses) = find(desk, &wish.code).await?;
-            let stands = voucher.edition(uses);
-            return Err(OrdersError::VoucherChanged { stands });
-        }
+    if (voucher.version, uses.version) == stood {
+        return Ok((voucher, uses));
     }
+    let mut tx = database::begin(&desk.context.database).await?;
+    if voucher.version != stood.0 && !store::save_voucher(&mut tx, &voucher, stood.0).await? {
+        drop(tx);
+        let (voucher, uses) = find(desk, &wish.code).await?;
+        let stands = voucher.edition(uses);
+        return Err(OrdersError::VoucherChanged { stands });
+    }
+    let action = Action::VoucherChanged {
+        code: voucher.code.to_string(),
+    };
+    messages::record(&mut tx, wish.by, None, action, wish.at).await?;
+    commit(desk, tx).await?;
     Ok((voucher, uses))
 }
 
 async fn write(desk: &Desk, wish: &NewVoucher) -> Result<Voucher, OrdersError> {
-    let mut db = database::acquire(&desk.context.database).await?;
-    if store::insert_voucher(&mut db, &wish.voucher, &wish.maker).await? {
-        return Ok(wish.voucher.clone());
+    let mut tx = database::begin(&desk.context.database).await?;
+    let voucher = &wish.voucher;
+    if store::insert_voucher(&mut tx, voucher, &wish.maker).await? {
+        let action = Action::VoucherCreated {
+            code: voucher.code.to_string(),
+        };
+        messages::record(
+            &mut tx,
+            voucher.created_by,
+            None,
+            action,
+            voucher.created_at,
+        )
+        .await?;
+        commit(desk, tx).await?;
+        return Ok(voucher.clone());
     }
-    match store::find_made_voucher(&mut db, wish.maker.request).await? {
+    match store::find_made_voucher(&mut tx, wish.maker.request).await? {
         Some((first, fingerprint)) if fingerprint == wish.maker.fingerprint => Ok(first),
         Some(_) => Err(OrdersError::KeyReused),
         None => Err(OrdersError::VoucherExists(wish.voucher.code.clone())),
     }
+}
+
+/// Takes out a voucher that this request made, and whose uses the ledger refused.
+async fn take_back(desk: &Desk, voucher: &Voucher, maker: RequestId) -> Result<(), OrdersError> {
+    let now = to_micros(desk.context.clock.now());
+    let mut tx = database::begin(&desk.context.database).await?;
+    if store::delete_refused_voucher(&mut tx, maker).await? {
+        let action = Action::VoucherTakenBack {
+            code: voucher.code.to_string(),
+        };
+        messages::record(&mut tx, voucher.created_by, None, action, now).await?;
+    }
+    commit(desk, tx).await
+}
+
+async fn commit(desk: &Desk, tx: Transaction<'_, Postgres>) -> Result<(), OrdersError> {
+    database::commit(tx).await?;
+    desk.context.wake.wake();
+    Ok(())
 }
 
 /// Each with its uses; one whose pool there is not, or not yet, has none.

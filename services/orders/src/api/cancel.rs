@@ -1,13 +1,14 @@
 //! Cancelling: of a purchase under way by a flag its saga reads, of one that is complete by giving everything back.
 
-use holdfast_kernel::{Id, RequestId, id, time::to_micros};
+use holdfast_kernel::time::to_micros;
 use holdfast_platform::{database, failpoint, identity::Caller};
 use holdfast_proto::orders::v1 as pb;
 
 use crate::{
-    api::{Api, parse_fingerprint, parse_reason, parse_request_id},
+    api::{Api, Wish, parse_reason},
     domain::{Order, Refund, RefundState, Share, Status},
     error::OrdersError,
+    messages::{self, Action},
     points,
     saga::Cancel,
     store,
@@ -15,18 +16,14 @@ use crate::{
 
 /// A wish to cancel, well-formed.
 pub(super) struct CancelOrder {
-    request: RequestId,
-    fingerprint: Vec<u8>,
-    order: Id<id::Order>,
+    wish: Wish,
     reason: String,
 }
 
 impl CancelOrder {
     pub(super) fn parse(request: pb::CancelOrderRequest) -> Result<Self, OrdersError> {
         Ok(Self {
-            request: parse_request_id(&request.request_id)?,
-            fingerprint: parse_fingerprint(&request.fingerprint)?,
-            order: (request.order_id.parse()).map_err(|_| OrdersError::UnknownOrder)?,
+            wish: Wish::parse(&request.request_id, &request.fingerprint, &request.order_id)?,
             reason: parse_reason(request.reason)?,
         })
     }
@@ -37,11 +34,11 @@ impl Api {
     pub(super) async fn cancel(
         &self,
         caller: &Caller,
-        wish: CancelOrder,
+        cancel: CancelOrder,
     ) -> Result<Order, OrdersError> {
         let until = self.answer_by();
-        let id = wish.order;
-        self.ask_to_cancel(caller, wish).await?;
+        let id = cancel.wish.order;
+        self.ask_to_cancel(caller, cancel).await?;
         self.desk.bell.ring();
         let order = self.wait(id, until, is_over).await?;
         match order.status {
@@ -54,7 +51,8 @@ impl Api {
         }
     }
 
-    async fn ask_to_cancel(&self, caller: &Caller, wish: CancelOrder) -> Result<(), OrdersError> {
+    async fn ask_to_cancel(&self, caller: &Caller, ask: CancelOrder) -> Result<(), OrdersError> {
+        let CancelOrder { wish, reason } = ask;
         let now = to_micros(self.desk.context.clock.now());
         let mut tx = database::begin(&self.desk.context.database).await?;
         let saga = store::lock_saga(&mut tx, wish.order).await?;
@@ -64,18 +62,18 @@ impl Api {
             .filter(|order| caller.may_see(order.user))
             .ok_or(OrdersError::UnknownOrder)?;
         if let Some(first) = &saga.cancel {
-            let same_request = first.request == wish.request.uuid();
-            if same_request && first.fingerprint != wish.fingerprint {
-                return Err(OrdersError::KeyReused);
+            if first.request == wish.request.uuid() {
+                wish.is_the_same(order.id, &first.fingerprint)?;
             }
             // Cancelling twice is cancelling once.
             return Ok(());
         }
+        let by = caller.user()?;
         let cancel = Cancel {
             request: wish.request.uuid(),
             fingerprint: wish.fingerprint,
-            by: Some(caller.user()?),
-            reason: wish.reason,
+            by: Some(by),
+            reason,
         };
         match order.status {
             Status::Pending | Status::AwaitingPayment | Status::Paid => {}
@@ -114,6 +112,10 @@ impl Api {
             }
         }
         store::request_cancel(&mut tx, order.id, &cancel, now).await?;
+        if by != order.user {
+            let action = Action::OrderCancelled { order_id: order.id };
+            messages::record(&mut tx, by, Some(order.user), action, now).await?;
+        }
         failpoint::hit(points::ASK_CANCEL.0).await?;
         self.desk.commit(tx, order.id).await?;
         failpoint::hit(points::ASK_CANCEL.1).await?;

@@ -1,30 +1,27 @@
 //! Resuming, for staff: an order that needs attention is set going again, once what held it up was seen to.
 
-use holdfast_kernel::{Id, RequestId, id, time::to_micros};
+use holdfast_kernel::time::to_micros;
 use holdfast_platform::{database, identity::Caller};
 use holdfast_proto::orders::v1 as pb;
 
 use crate::{
-    api::{Api, parse_fingerprint, parse_reason, parse_request_id},
+    api::{Api, Wish, parse_reason},
     domain::{Order, Resumption, Status},
     error::OrdersError,
+    messages::{self, Action},
     store,
 };
 
 /// A wish to resume, well-formed.
 pub(super) struct ResumeOrder {
-    request: RequestId,
-    fingerprint: Vec<u8>,
-    order: Id<id::Order>,
+    wish: Wish,
     reason: String,
 }
 
 impl ResumeOrder {
     pub(super) fn parse(request: pb::ResumeOrderRequest) -> Result<Self, OrdersError> {
         Ok(Self {
-            request: parse_request_id(&request.request_id)?,
-            fingerprint: parse_fingerprint(&request.fingerprint)?,
-            order: (request.order_id.parse()).map_err(|_| OrdersError::UnknownOrder)?,
+            wish: Wish::parse(&request.request_id, &request.fingerprint, &request.order_id)?,
             reason: parse_reason(request.reason)?,
         })
     }
@@ -35,46 +32,42 @@ impl Api {
     pub(super) async fn resume(
         &self,
         caller: &Caller,
-        wish: ResumeOrder,
+        resume: ResumeOrder,
     ) -> Result<Order, OrdersError> {
         let until = self.answer_by();
-        let id = wish.order;
-        self.ask_to_resume(caller, wish).await?;
+        let id = resume.wish.order;
+        self.ask_to_resume(caller, resume).await?;
         self.desk.bell.ring();
         let goes_on = |order: &Order| order.status != Status::NeedsAttention;
         self.wait(id, until, goes_on).await
     }
 
-    async fn ask_to_resume(&self, caller: &Caller, wish: ResumeOrder) -> Result<(), OrdersError> {
+    async fn ask_to_resume(&self, caller: &Caller, ask: ResumeOrder) -> Result<(), OrdersError> {
+        let ResumeOrder { wish, reason } = ask;
         let now = to_micros(self.desk.context.clock.now());
         let mut tx = database::begin(&self.desk.context.database).await?;
         let saga = store::lock_saga(&mut tx, wish.order).await?;
         saga.ok_or(OrdersError::UnknownOrder)?;
         let order = store::lock_order(&mut tx, wish.order).await?;
         let order = order.ok_or(OrdersError::UnknownOrder)?;
-        let resumption = Resumption {
-            request: wish.request.uuid(),
-            order: order.id,
-            fingerprint: wish.fingerprint,
-            by: caller.user()?,
-            reason: wish.reason,
-            at: now,
-        };
-        if let Some((order, fingerprint)) =
-            store::find_resumption(&mut tx, resumption.request).await?
-        {
-            let same = order == resumption.order && fingerprint == resumption.fingerprint;
-            return if same {
-                Ok(())
-            } else {
-                Err(OrdersError::KeyReused)
-            };
+        let request = wish.request.uuid();
+        if let Some((first, fingerprint)) = store::find_resumption(&mut tx, request).await? {
+            return wish.is_the_same(first, &fingerprint);
         }
         if order.status != Status::NeedsAttention {
             return Err(OrdersError::NotStuck { from: order.status });
         }
+        let resumption = Resumption {
+            request,
+            order: order.id,
+            fingerprint: wish.fingerprint,
+            by: caller.user()?,
+            reason,
+            at: now,
+        };
         store::insert_resumption(&mut tx, &resumption).await?;
-        database::commit(tx).await?;
-        Ok(())
+        let action = Action::OrderResumed { order_id: order.id };
+        messages::record(&mut tx, resumption.by, Some(order.user), action, now).await?;
+        self.desk.commit(tx, order.id).await
     }
 }

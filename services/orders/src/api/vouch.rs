@@ -62,6 +62,7 @@ pub(super) fn parse_new(
 pub(super) fn parse_change(
     request: &pb::ChangeVoucherRequest,
     by: Id<id::User>,
+    now: Timestamp,
 ) -> Result<VoucherChange, OrdersError> {
     Ok(VoucherChange {
         code: parse_named(&request.code)?,
@@ -71,7 +72,8 @@ pub(super) fn parse_change(
             Some(uses) => Some(parse_uses(uses, 0)?),
             None => None,
         },
-        by: by.to_string(),
+        by,
+        at: now,
     })
 }
 

@@ -128,16 +128,16 @@ pub(crate) async fn save_voucher(
     Ok(done.rows_affected() == 1)
 }
 
-/// Takes out a voucher that this request made, and whose uses the ledger refused.
+/// Takes out a voucher that this request made, and whose uses the ledger refused; `false` when there is none.
 pub(crate) async fn delete_refused_voucher(
     db: &mut PgConnection,
     request: RequestId,
-) -> Result<(), OrdersError> {
-    sqlx::query("DELETE FROM voucher WHERE request_id = $1 AND version = 1")
+) -> Result<bool, OrdersError> {
+    let done = sqlx::query("DELETE FROM voucher WHERE request_id = $1 AND version = 1")
         .bind(request.uuid())
         .execute(db)
         .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 #[derive(sqlx::FromRow)]

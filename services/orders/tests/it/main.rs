@@ -1,5 +1,6 @@
 //! The orders service at its door, on a real database, between a ledger and payments that are right.
 
+mod audited;
 mod buying;
 mod failing;
 mod giving_back;

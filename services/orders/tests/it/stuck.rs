@@ -55,6 +55,10 @@ async fn a_stuck_order_is_resumed_by_staff_with_all_patience_again_and_its_histo
         .await
         .expect("a history");
     assert_eq!(told, [("the ledger is back".to_owned(), true)]);
+    let [line] = &world.audited().await[..] else {
+        panic!("one line for the audit log")
+    };
+    assert_eq!(line["action"], "order_resumed");
     assert_eq!(
         world.announced().await,
         [

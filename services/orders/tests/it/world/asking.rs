@@ -7,6 +7,7 @@ use holdfast_proto::{
     money::v1::Money,
     orders::v1::{self as pb, OrderStatus},
 };
+use holdfast_testkit::Asker;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -164,7 +165,17 @@ impl World {
         order: &str,
         reason: &str,
     ) -> Result<pb::Order, Status> {
-        let mut request = self.customer.ask(pb::CancelOrderRequest {
+        self.cancel_as(&self.customer, key, order, reason).await
+    }
+
+    pub(crate) async fn cancel_as(
+        &self,
+        who: &Asker,
+        key: &str,
+        order: &str,
+        reason: &str,
+    ) -> Result<pb::Order, Status> {
+        let mut request = who.ask(pb::CancelOrderRequest {
             request_id: key.to_owned(),
             fingerprint: fingerprint(reason).into(),
             order_id: order.to_owned(),

@@ -12,6 +12,7 @@ use holdfast_platform::{
     wakeup::Wakeups,
 };
 use holdfast_proto::payments::v1::PaymentStatus;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{HOLD_SECS, World};
@@ -110,12 +111,11 @@ impl World {
         }
     }
 
-    /// What was announced, oldest first: kind and version.
+    /// What was announced of orders, oldest first: kind and version.
     pub(crate) async fn announced(&self) -> Vec<String> {
-        let mut db = self.db.app().acquire().await.expect("a connection");
-        let pending = outbox::pending(&mut db, 1_000).await.expect("the outbox");
-        pending
-            .iter()
+        let pending = self.pending().await;
+        (pending.iter())
+            .filter(|message| message.topic == "holdfast.orders")
             .map(|message| {
                 format!(
                     "{} v{}",
@@ -128,10 +128,30 @@ impl World {
 
     /// Lets the process hear all that was announced so far.
     pub(crate) async fn tell(&self) {
-        let mut db = self.db.app().acquire().await.expect("a connection");
-        let pending = outbox::pending(&mut db, 1_000).await.expect("the outbox");
-        for message in &pending {
+        for message in &self.pending().await {
             self.process.listener.heard(message);
         }
+    }
+
+    /// What the last message of that kind says.
+    pub(crate) async fn told(&self, kind: &str) -> Value {
+        let mut pending = self.pending().await.into_iter();
+        let last = pending.rfind(|message| message.kind == kind);
+        last.unwrap_or_else(|| panic!("no {kind}")).data
+    }
+
+    /// What was written down for the audit log, oldest first.
+    pub(crate) async fn audited(&self) -> Vec<Value> {
+        let pending = self.pending().await;
+        (pending.into_iter())
+            .filter(|message| message.kind == "audit.recorded")
+            .map(|message| message.data)
+            .collect()
+    }
+
+    async fn pending(&self) -> Vec<Message> {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 1_000).await;
+        pending.expect("the outbox")
     }
 }

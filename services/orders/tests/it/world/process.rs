@@ -21,7 +21,7 @@ pub(crate) struct Process {
     runtime: Option<Runtime>,
     transport: Transport,
     pub(crate) consumers: Vec<Consumer>,
-    listener: Arc<dyn Listener>,
+    pub(super) listener: Arc<dyn Listener>,
     shutdown: CancellationToken,
     works: Vec<JoinHandle<()>>,
 }
