@@ -117,7 +117,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::CreateProductRequest>,
     ) -> Result<Response<pb::CreateProductResponse>, Status> {
-        let actor = Caller::of(&request)?.user()?.to_string();
+        let actor = Caller::of(&request)?.user()?;
         let listing = create::parse_listing(request.into_inner(), actor)?;
         let made: Id<id::Product> = listing.request.makes();
         let _forgetting = self.shown.forgetting(&made.to_string());
@@ -192,9 +192,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateProductRequest>,
     ) -> Result<Response<pb::UpdateProductResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
         let _forgetting = self.shown.forgetting(&request.product_id);
-        let product = self.change(request).await?;
+        let product = self.change(request, by).await?;
         Ok(Response::new(pb::UpdateProductResponse {
             product: Some(self.encode_one(product).await?),
         }))
@@ -205,9 +206,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteProductRequest>,
     ) -> Result<Response<pb::DeleteProductResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
         let _forgetting = self.shown.forgetting(&request.product_id);
-        self.delete(&request).await?;
+        self.delete(&request, by).await?;
         Ok(Response::new(pb::DeleteProductResponse {}))
     }
 
@@ -216,7 +218,7 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::AddVariantRequest>,
     ) -> Result<Response<pb::AddVariantResponse>, Status> {
-        let actor = Caller::of(&request)?.user()?.to_string();
+        let actor = Caller::of(&request)?.user()?;
         let addition = create::parse_addition(request.into_inner(), actor)?;
         let _forgetting = self.shown.forgetting(&addition.product.to_string());
         let now = time::to_micros(self.context.clock.now());
@@ -231,9 +233,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateVariantRequest>,
     ) -> Result<Response<pb::UpdateVariantResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
         let _forgetting = self.shown.forgetting(&request.product_id);
-        let product = self.change_variant(request).await?;
+        let product = self.change_variant(request, by).await?;
         Ok(Response::new(pb::UpdateVariantResponse {
             product: Some(self.encode_one(product).await?),
         }))
@@ -244,9 +247,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteVariantRequest>,
     ) -> Result<Response<pb::DeleteVariantResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
         let _forgetting = self.shown.forgetting(&request.product_id);
-        self.remove_variant(&request).await?;
+        self.remove_variant(&request, by).await?;
         Ok(Response::new(pb::DeleteVariantResponse {}))
     }
 
@@ -273,9 +277,10 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::CreateCategoryRequest>,
     ) -> Result<Response<pb::CreateCategoryResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let now = time::to_micros(self.context.clock.now());
         let _forgetting = self.shown.forgetting_lists();
-        let category = Some(self.make_category(request.into_inner(), now).await?);
+        let category = Some(self.make_category(request.into_inner(), by, now).await?);
         Ok(Response::new(pb::CreateCategoryResponse { category }))
     }
 
@@ -284,8 +289,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::UpdateCategoryRequest>,
     ) -> Result<Response<pb::UpdateCategoryResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let _forgetting = self.shown.forgetting_lists();
-        let category = Some(self.change_category(request.into_inner()).await?);
+        let category = Some(self.change_category(request.into_inner(), by).await?);
         Ok(Response::new(pb::UpdateCategoryResponse { category }))
     }
 
@@ -294,8 +300,9 @@ impl CatalogService for Api {
         &self,
         request: Request<pb::DeleteCategoryRequest>,
     ) -> Result<Response<pb::DeleteCategoryResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
         let _forgetting = self.shown.forgetting_lists();
-        self.remove_category(request.into_inner()).await?;
+        self.remove_category(request.into_inner(), by).await?;
         Ok(Response::new(pb::DeleteCategoryResponse {}))
     }
 }

@@ -8,16 +8,18 @@ use crate::{
     domain::{Change, Product, VariantChange},
     error::CatalogError,
     listing::ensure_category,
-    messages, search, store,
+    messages::{self, Action},
+    search, store,
 };
 
 /// Changes the product itself.
 ///
-/// `expected` is the version the caller looked at, if they said so, here and below.
+/// `expected` is the version the caller looked at, if they said so, and `by` who they are, here and below.
 pub(crate) async fn change(
     id: Id<id::Product>,
     change: Change,
     expected: Option<i64>,
+    by: Id<id::User>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
@@ -40,6 +42,13 @@ pub(crate) async fn change(
         store::save_status(&mut tx, &product).await?;
         messages::announce_updated(&mut tx, &product, now).await?;
     }
+    if product.version != version {
+        let done = Action::ProductChanged {
+            product_id: id,
+            status: product.status.as_str(),
+        };
+        messages::record(&mut tx, by, [done], now).await?;
+    }
     commit(tx, context).await?;
     Ok(product)
 }
@@ -50,6 +59,7 @@ pub(crate) async fn change_variant(
     sku: &str,
     change: VariantChange,
     expected: Option<i64>,
+    by: Id<id::User>,
     context: &Context,
     now: Timestamp,
 ) -> Result<Product, CatalogError> {
@@ -60,6 +70,11 @@ pub(crate) async fn change_variant(
     if product.version != version {
         save_variants(&mut tx, &product, now).await?;
         save(&mut tx, &product, now).await?;
+        let done = Action::VariantChanged {
+            product_id: id,
+            sku: sku.to_owned(),
+        };
+        messages::record(&mut tx, by, [done], now).await?;
     }
     commit(tx, context).await?;
     Ok(product)
@@ -70,6 +85,7 @@ pub(crate) async fn remove_variant(
     id: Id<id::Product>,
     sku: &str,
     expected: Option<i64>,
+    by: Id<id::User>,
     context: &Context,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
@@ -77,6 +93,11 @@ pub(crate) async fn remove_variant(
     let product = lock(&mut tx, id).await?.remove(sku, expected)?;
     save_variants(&mut tx, &product, now).await?;
     save(&mut tx, &product, now).await?;
+    let done = Action::VariantRemoved {
+        product_id: id,
+        sku: sku.to_owned(),
+    };
+    messages::record(&mut tx, by, [done], now).await?;
     commit(tx, context).await
 }
 
@@ -84,6 +105,7 @@ pub(crate) async fn remove_variant(
 pub(crate) async fn delete(
     id: Id<id::Product>,
     expected: Option<i64>,
+    by: Id<id::User>,
     context: &Context,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
@@ -93,6 +115,8 @@ pub(crate) async fn delete(
     let version = product.version + 1;
     store::delete_product(&mut tx, id, version, now).await?;
     messages::announce_deleted(&mut tx, id, version, now).await?;
+    let done = Action::ProductDeleted { product_id: id };
+    messages::record(&mut tx, by, [done], now).await?;
     commit(tx, context).await
 }
 

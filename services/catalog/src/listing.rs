@@ -16,7 +16,8 @@ use crate::{
         category::{Category, Tree},
     },
     error::CatalogError,
-    messages, search, stock, store,
+    messages::{self, Action},
+    search, stock, store,
 };
 
 /// A wish to sell something.
@@ -28,8 +29,8 @@ pub(crate) struct Listing {
     pub(crate) stock: Vec<(String, i64)>,
     /// What the product shall be in the end.
     pub(crate) status: Status,
-    /// Who wishes it, for the ledger's book.
-    pub(crate) actor: String,
+    /// Who wishes it.
+    pub(crate) actor: Id<id::User>,
 }
 
 /// A wish to sell a product in one more form.
@@ -40,8 +41,8 @@ pub(crate) struct Addition {
     pub(crate) variant: Variant,
     /// First capacity of its pool, if that is to be made.
     pub(crate) stock: Option<i64>,
-    /// Who wishes it, for the ledger's book.
-    pub(crate) actor: String,
+    /// Who wishes it.
+    pub(crate) actor: Id<id::User>,
 }
 
 /// Carries the listing out and gives the product as it then stands.
@@ -59,7 +60,7 @@ pub(crate) async fn list(
     let stocked = put_in_stock(
         listing.request,
         &listing.stock,
-        &listing.actor,
+        listing.actor,
         peers,
         context,
     );
@@ -79,7 +80,7 @@ pub(crate) async fn list(
                 status: Some(Status::Published),
                 ..Change::default()
             };
-            changing::change(id, publish, None, context, now).await
+            changing::change(id, publish, None, listing.actor, context, now).await
         }
         (Status::Draft, Some(product)) => Ok(product),
         // Made before; it may have changed since.
@@ -108,7 +109,7 @@ pub(crate) async fn add_variant(
         .map(|units| (pool, units))
         .into_iter()
         .collect();
-    let stocked = put_in_stock(addition.request, &stock, &addition.actor, peers, context).await;
+    let stocked = put_in_stock(addition.request, &stock, addition.actor, peers, context).await;
     match stocked {
         Ok(pools) => {
             let sku = addition.variant.sku.as_str();
@@ -150,7 +151,12 @@ async fn write_variant(
     changing::save_variants(&mut tx, &product, now).await?;
     changing::save(&mut tx, &product, now).await?;
     store::note_addition(&mut tx, sku, addition.request, &addition.fingerprint).await?;
-    Ok(database::commit(tx).await?)
+    let done = Action::VariantAdded {
+        product_id: addition.product,
+        sku: sku.to_string(),
+    };
+    messages::record(&mut tx, addition.actor, [done], now).await?;
+    changing::commit(tx, context).await
 }
 
 /// Takes a variant whose stock the ledger refused out again.
@@ -167,8 +173,13 @@ async fn take_back(
         changing::save_variants(&mut tx, &product, now).await?;
         changing::save(&mut tx, &product, now).await?;
         store::take_back_addition(&mut tx, addition.request).await?;
+        let done = Action::VariantRemoved {
+            product_id: addition.product,
+            sku: sku.to_owned(),
+        };
+        messages::record(&mut tx, addition.actor, [done], now).await?;
     }
-    Ok(database::commit(tx).await?)
+    changing::commit(tx, context).await
 }
 
 /// The draft as it was written; none where the same request wrote it before.
@@ -215,6 +226,8 @@ async fn write_draft(
     let findable = search::findable(&mut tx, &product).await?;
     store::insert_product(&mut tx, &product, &findable, &listing.fingerprint).await?;
     messages::announce_updated(&mut tx, &product, now).await?;
+    let done = Action::ProductCreated { product_id: id };
+    messages::record(&mut tx, listing.actor, [done], now).await?;
     changing::commit(tx, context).await?;
     Ok(Some(product))
 }
@@ -250,7 +263,7 @@ const SLUG_SUFFIX_CHARS: usize = 8;
 async fn put_in_stock(
     request: RequestId,
     stock: &[(String, i64)],
-    actor: &str,
+    actor: Id<id::User>,
     peers: &Peers,
     context: &Context,
 ) -> Result<Vec<ledger::Pool>, Fault> {
@@ -267,7 +280,7 @@ async fn put_in_stock(
         .collect();
     let request = ledger::AdjustRequest {
         request_id: request.to_string(),
-        actor: actor.to_owned(),
+        actor: actor.to_string(),
         reason: "first stock".to_owned(),
         changes,
     };

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Timestamp, id, time};
 use holdfast_platform::{
+    audit_log::Line,
     consumer::{Consumer, Handler, Handling, Interest},
     message::{Message, Topic},
     outbox::{self, Announcement, Wake},
@@ -83,6 +84,62 @@ pub(crate) async fn announce_deleted(
     };
     let message = Announcement::new(TOPIC, "product.deleted", &product_id, version, now, &data);
     Ok(outbox::announce(db, message).await?)
+}
+
+/// What admins do to the catalog, as the audit log has it. Names and prices stand in the products.
+#[derive(Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub(crate) enum Action {
+    ProductCreated {
+        product_id: Id<id::Product>,
+    },
+    /// Also: put on sale, or taken off.
+    ProductChanged {
+        product_id: Id<id::Product>,
+        status: &'static str,
+    },
+    ProductDeleted {
+        product_id: Id<id::Product>,
+    },
+    VariantAdded {
+        product_id: Id<id::Product>,
+        sku: String,
+    },
+    VariantChanged {
+        product_id: Id<id::Product>,
+        sku: String,
+    },
+    VariantRemoved {
+        product_id: Id<id::Product>,
+        sku: String,
+    },
+    CategoryCreated {
+        category: String,
+    },
+    CategoryChanged {
+        category: String,
+    },
+    CategoryDeleted {
+        category: String,
+    },
+}
+
+/// Writes lines for the audit log: what `by` did, of which nothing is anybody's.
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    by: Id<id::User>,
+    actions: impl IntoIterator<Item = Action>,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let line = |action| Line {
+        service: "catalog",
+        actor: Some(by),
+        subject: None,
+        action,
+    };
+    let lines = actions.into_iter().map(line);
+    let lines = lines.map(|line| line.recorded(now)).collect();
+    Ok(outbox::announce_all(db, lines).await?)
 }
 
 #[derive(Serialize)]

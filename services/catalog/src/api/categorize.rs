@@ -1,6 +1,6 @@
 //! Reading and shaping the tree of categories.
 
-use holdfast_kernel::{RequestId, Timestamp, time};
+use holdfast_kernel::{Id, RequestId, Timestamp, id, time};
 use holdfast_platform::database;
 use holdfast_proto::catalog::v1 as pb;
 
@@ -9,7 +9,8 @@ use crate::{
     changing,
     domain::category::{Category, Recategorizing, Tree},
     error::CatalogError,
-    messages, store,
+    messages::{self, Action},
+    store,
 };
 
 /// Products that a refusal to delete their category names.
@@ -33,6 +34,7 @@ impl Api {
     pub(super) async fn make_category(
         &self,
         request: pb::CreateCategoryRequest,
+        by: Id<id::User>,
         now: Timestamp,
     ) -> Result<pb::Category, CatalogError> {
         let maker = store::Maker {
@@ -68,6 +70,10 @@ impl Api {
         tree.may_hang(&category.slug, category.parent.as_deref())?;
         store::insert_category(&mut tx, &category, Some(maker), now).await?;
         messages::announce_listing(&mut tx, None, now).await?;
+        let done = Action::CategoryCreated {
+            category: category.slug.clone(),
+        };
+        messages::record(&mut tx, by, [done], now).await?;
         changing::commit(tx, &self.context).await?;
         self.category(&category.slug).await
     }
@@ -76,6 +82,7 @@ impl Api {
     pub(super) async fn change_category(
         &self,
         request: pb::UpdateCategoryRequest,
+        by: Id<id::User>,
     ) -> Result<pb::Category, CatalogError> {
         let change = Recategorizing {
             name: request.name,
@@ -103,6 +110,10 @@ impl Api {
             store::refind_branch(&mut tx, &branch).await?;
             let now = time::to_micros(self.context.clock.now());
             messages::announce_listing(&mut tx, None, now).await?;
+            let done = Action::CategoryChanged {
+                category: category.slug.clone(),
+            };
+            messages::record(&mut tx, by, [done], now).await?;
         }
         changing::commit(tx, &self.context).await?;
         self.category(&category.slug).await
@@ -112,6 +123,7 @@ impl Api {
     pub(super) async fn remove_category(
         &self,
         request: pb::DeleteCategoryRequest,
+        by: Id<id::User>,
     ) -> Result<(), CatalogError> {
         let mut tx = database::begin(&self.context.database).await?;
         store::lock_tree(&mut tx).await?;
@@ -132,7 +144,12 @@ impl Api {
         if !store::delete_category(&mut tx, &category.slug).await? {
             return Err(CatalogError::CategoryInUse { children, products });
         }
-        Ok(database::commit(tx).await?)
+        let now = time::to_micros(self.context.clock.now());
+        let done = Action::CategoryDeleted {
+            category: request.slug,
+        };
+        messages::record(&mut tx, by, [done], now).await?;
+        changing::commit(tx, &self.context).await
     }
 }
 

@@ -14,6 +14,7 @@ impl Api {
     pub(super) async fn change(
         &self,
         request: pb::UpdateProductRequest,
+        by: Id<id::User>,
     ) -> Result<Product, CatalogError> {
         let id = parse_id(&request.product_id)?;
         let word = request.status.as_str();
@@ -35,22 +36,24 @@ impl Api {
         };
         let now = time::to_micros(self.context.clock.now());
         let expected = expected(request.expected_version);
-        changing::change(id, change, expected, &self.context, now).await
+        changing::change(id, change, expected, by, &self.context, now).await
     }
 
     pub(super) async fn delete(
         &self,
         request: &pb::DeleteProductRequest,
+        by: Id<id::User>,
     ) -> Result<(), CatalogError> {
         let id = parse_id(&request.product_id)?;
         let now = time::to_micros(self.context.clock.now());
         let expected = expected(request.expected_version);
-        changing::delete(id, expected, &self.context, now).await
+        changing::delete(id, expected, by, &self.context, now).await
     }
 
     pub(super) async fn change_variant(
         &self,
         request: pb::UpdateVariantRequest,
+        by: Id<id::User>,
     ) -> Result<Product, CatalogError> {
         let id = parse_id(&request.product_id)?;
         let change = VariantChange {
@@ -69,17 +72,18 @@ impl Api {
         };
         let now = time::to_micros(self.context.clock.now());
         let expected = expected(request.expected_version);
-        changing::change_variant(id, &request.sku, change, expected, &self.context, now).await
+        changing::change_variant(id, &request.sku, change, expected, by, &self.context, now).await
     }
 
     pub(super) async fn remove_variant(
         &self,
         request: &pb::DeleteVariantRequest,
+        by: Id<id::User>,
     ) -> Result<(), CatalogError> {
         let id = parse_id(&request.product_id)?;
         let now = time::to_micros(self.context.clock.now());
         let expected = expected(request.expected_version);
-        changing::remove_variant(id, &request.sku, expected, &self.context, now).await
+        changing::remove_variant(id, &request.sku, expected, by, &self.context, now).await
     }
 }
 

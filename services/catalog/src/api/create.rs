@@ -1,6 +1,6 @@
 //! Reading wishes to sell something new.
 
-use holdfast_kernel::{RequestId, Sku};
+use holdfast_kernel::{Id, RequestId, Sku, id};
 use holdfast_proto::catalog::v1 as pb;
 
 use super::{parse_money, parse_prices, refused};
@@ -14,7 +14,7 @@ const STOCK_MAX_UNITS: i64 = 1_000_000_000;
 
 pub(super) fn parse_listing(
     request: pb::CreateProductRequest,
-    actor: String,
+    actor: Id<id::User>,
 ) -> Result<Listing, CatalogError> {
     let id = parse_request_id(&request.request_id)?;
     if !matches!(request.kind.as_str(), "" | "good") {
@@ -60,7 +60,7 @@ pub(super) fn parse_listing(
 
 pub(super) fn parse_addition(
     request: pb::AddVariantRequest,
-    actor: String,
+    actor: Id<id::User>,
 ) -> Result<Addition, CatalogError> {
     let given = request
         .variant

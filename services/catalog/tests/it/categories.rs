@@ -227,3 +227,28 @@ async fn only_admins_shape_the_tree() {
     }
     assert_eq!(tree(&world).await, []);
 }
+
+#[tokio::test]
+async fn what_admins_do_to_the_tree_is_written_down() {
+    let world = World::new().await;
+    let made = make(&world, category("tops", "")).await.expect("made");
+    let renamed = pb::UpdateCategoryRequest {
+        slug: made.slug,
+        expected_version: made.version,
+        new_slug: Some("shirts".to_owned()),
+        ..pb::UpdateCategoryRequest::default()
+    };
+    let renamed = change(&world, renamed).await.expect("renamed");
+    let deleted = delete(&world, "shirts", renamed.version).await;
+    deleted.expect("deleted");
+    let admin = world.admin.user.to_string();
+    let line = |action: &str, of: &str| (admin.clone(), action.to_owned(), of.to_owned());
+    assert_eq!(
+        world.audited().await,
+        [
+            line("category_created", "tops"),
+            line("category_changed", "shirts"),
+            line("category_deleted", "shirts"),
+        ]
+    );
+}

@@ -286,3 +286,46 @@ async fn only_admins_change_products() {
         assert_eq!(code, Code::PermissionDenied);
     }
 }
+
+#[tokio::test]
+async fn what_admins_do_to_products_is_written_down_once_and_names_them() {
+    let world = World::new().await;
+    let listing = shirt(&["SHIRT-M"]);
+    let product = world.list(listing.clone()).await.expect("listed");
+    world.list(listing).await.expect("the same");
+    let more = addition(&product, "SHIRT-L");
+    add(&world, more.clone()).await.expect("added");
+    let product = add(&world, more).await.expect("the same");
+    let renamed = pb::UpdateVariantRequest {
+        product_id: product.id.clone(),
+        sku: "SHIRT-L".to_owned(),
+        expected_version: product.version,
+        name: Some("Large".to_owned()),
+        ..pb::UpdateVariantRequest::default()
+    };
+    let product = change_variant(&world, renamed).await.expect("changed");
+    let same = world.put(&product, "published", product.version).await;
+    let product = same.expect("as it was");
+    remove(&world, &product, "SHIRT-L").await.expect("removed");
+    let product = world.show(&world.staff, &product.id).await.expect("there");
+    let hidden = world.put(&product, "draft", product.version).await;
+    let hidden = hidden.expect("off sale");
+    let stale = delete(&world, &product).await.expect_err("it has changed");
+    assert_eq!(reason(&stale), "PRODUCT_CHANGED");
+    delete(&world, &hidden).await.expect("deleted");
+
+    let admin = world.admin.user.to_string();
+    let line = |action: &str, of: &str| (admin.clone(), action.to_owned(), of.to_owned());
+    assert_eq!(
+        world.audited().await,
+        [
+            line("product_created", &product.id),
+            line("product_changed", &product.id),
+            line("variant_added", "SHIRT-L"),
+            line("variant_changed", "SHIRT-L"),
+            line("variant_removed", "SHIRT-L"),
+            line("product_changed", &product.id),
+            line("product_deleted", &product.id),
+        ]
+    );
+}

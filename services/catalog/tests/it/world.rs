@@ -286,12 +286,29 @@ impl World {
             .expect("counted")
     }
 
-    /// What was announced, oldest first: kind and version.
+    /// What was written down for the audit log, oldest first: who did it, what, and to what.
+    pub(crate) async fn audited(&self) -> Vec<(String, String, String)> {
+        let mut db = self.db.app().acquire().await.expect("a connection");
+        let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (pending.iter())
+            .filter(|message| message.kind == "audit.recorded")
+            .map(|message| {
+                let line = &message.data;
+                let named = ["sku", "category", "product_id"].map(|name| text(&line[name]));
+                let named = named.into_iter().find(|named| !named.is_empty());
+                let named = named.expect("it names what it was done to");
+                (text(&line["actor"]), text(&line["action"]), named)
+            })
+            .collect()
+    }
+
+    /// What was announced of the catalog, oldest first: kind and version.
     pub(crate) async fn announced(&self) -> Vec<String> {
         let mut db = self.db.app().acquire().await.expect("a connection");
         let pending = outbox::pending(&mut db, 100).await.expect("the outbox");
-        pending
-            .iter()
+        (pending.iter())
+            .filter(|message| message.kind != "audit.recorded")
             .map(|message| format!("{} v{}", message.kind, message.version))
             .collect()
     }
