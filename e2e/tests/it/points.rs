@@ -180,7 +180,17 @@ async fn the_last_points_pay_for_one_of_many_purchases_at_once(shop: &Shop) -> a
         match answer.status {
             201 => bought += 1,
             // The order stood already when the points were gone.
-            402 => drop(answer.is_refused(402, "payment_declined")?),
+            402 => {
+                let refused = answer.is_refused(402, "payment_declined")?;
+                let short = &refused["errors"][0];
+                assert_eq!(
+                    (&short["code"], &short["asked"]),
+                    (&json!("insufficient_points"), &json!(EARNED))
+                );
+                // Nothing, or what the purchase that got them has earned by then.
+                let available = short["available"].as_i64().context("a figure")?;
+                assert!(available < EARNED, "{refused}");
+            }
             _ => drop(answer.is_refused(409, "insufficient_points")?),
         }
     }

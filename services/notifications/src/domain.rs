@@ -1,6 +1,6 @@
 //! What people are told of, and by which rules mail goes out.
 
-use std::time::Duration;
+use std::{num::NonZeroI64, time::Duration};
 
 use holdfast_kernel::{Id, Money, Timestamp, id};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,12 @@ pub(crate) struct Facts {
     /// In all until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refunded: Option<Money>,
+    /// Paid with beside the total; none is none to speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) points_used: Option<NonZeroI64>,
+    /// Earned by paying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) points_earned: Option<NonZeroI64>,
 }
 
 /// A piece of news for one person.

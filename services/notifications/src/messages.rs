@@ -1,6 +1,6 @@
 //! What this service listens to. It announces nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroI64, sync::Arc, time::Duration};
 
 use holdfast_kernel::{Clock, Id, Money, id, time};
 use holdfast_platform::{
@@ -55,6 +55,12 @@ struct OrderChanged {
     order_id: Id<id::Order>,
     user_id: Id<id::User>,
     total: Money,
+    /// Missing in what was announced before orders could be paid in points.
+    #[serde(default)]
+    points_used: i64,
+    /// Of a confirmation.
+    #[serde(default)]
+    points_earned: i64,
     refunded: Money,
     next_action: Option<String>,
 }
@@ -119,6 +125,8 @@ fn news_in(message: &Message) -> Result<Option<News>, Handling> {
             order: Some(order.order_id),
             total: Some(order.total),
             refunded: Some(order.refunded),
+            points_used: NonZeroI64::new(order.points_used),
+            points_earned: NonZeroI64::new(order.points_earned),
         };
         (order.user_id, facts)
     };

@@ -4,6 +4,8 @@
 //! made of the finished paragraphs, all of them escaped, so nothing that a text shows can be read as markup. Values are
 //! data, never templates, and lose their control characters, so nothing can end a line of a header.
 
+use std::num::NonZeroI64;
+
 use holdfast_kernel::{Language, Money};
 use minijinja::{Environment, UndefinedBehavior, context};
 
@@ -142,17 +144,29 @@ impl Texts {
     }
 }
 
-/// The values that a kind of news has; those it has not are left out, so that a template that names one fails.
+/// The values that a kind of news has; those it has not are left out, so that a template that names one fails. News of an
+/// order has points, though there may be none.
 fn order_values(
     facts: &Facts,
     total: Option<String>,
     refunded: Option<String>,
 ) -> minijinja::Value {
     let order = facts.order.map(|order| order.to_string());
-    [("order", order), ("total", total), ("refunded", refunded)]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .collect()
+    let has_points = order.is_some();
+    let points = |points: Option<NonZeroI64>| {
+        let points = points.map(|points| grouped(points.get()));
+        has_points.then(|| minijinja::Value::from(points))
+    };
+    [
+        ("order", order.map(Into::into)),
+        ("total", total.map(Into::into)),
+        ("refunded", refunded.map(Into::into)),
+        ("points_used", points(facts.points_used)),
+        ("points_earned", points(facts.points_earned)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
 }
 
 /// As people of that language write an amount.
@@ -201,6 +215,8 @@ fn sample(kind: Kind) -> Facts {
         order: Some(holdfast_kernel::Id::new(uuid::Uuid::nil())),
         total: Some(yen(12_500)),
         refunded: Some(yen(2_500)),
+        points_used: NonZeroI64::new(1_300),
+        points_earned: NonZeroI64::new(125),
     }
 }
 
@@ -274,6 +290,26 @@ mod tests {
     fn a_text_that_shows_what_its_news_does_not_have_is_refused() {
         let refused = texts().tell(Language::English, Kind::Confirmed, &Facts::default());
         assert!(refused.is_err(), "{refused:?}");
+    }
+
+    #[test]
+    fn a_confirmation_speaks_of_points_only_where_there_are_any() {
+        for (used, earned, wanted) in [
+            (0, 0, &[][..]),
+            (300, 0, &["Points used: 300."][..]),
+            (0, 1_250, &["Points earned: 1,250."][..]),
+            (1, 2, &["Points used: 1.", "Points earned: 2."][..]),
+        ] {
+            let facts = Facts {
+                points_used: NonZeroI64::new(used),
+                points_earned: NonZeroI64::new(earned),
+                ..sample(Kind::Confirmed)
+            };
+            let text = texts().tell(Language::English, Kind::Confirmed, &facts);
+            let text = text.expect("a text").body;
+            let paragraphs: Vec<&str> = text.split("\n\n").skip(1).collect();
+            assert_eq!(paragraphs, wanted, "{text}");
+        }
     }
 
     #[test]

@@ -28,12 +28,12 @@ use sqlx::{Postgres, Transaction};
 use tokio_util::task::TaskTracker;
 
 use self::command::{
-    LEDGER_COMMAND_SECS, PAYMENT_COMMAND_SECS, lines, payment_refused, units_gone,
+    LEDGER_COMMAND_SECS, PAYMENT_COMMAND_SECS, lines, payment_refused, points_found, units_gone,
 };
 pub(crate) use self::command::{around, stop};
 use crate::{
     Peers, Settings,
-    domain::{Order, Status},
+    domain::{Change, Order, Status},
     error::OrdersError,
     points,
     saga::{Method, Phase, Saga},
@@ -367,7 +367,10 @@ impl Run {
             };
             match asked {
                 Ok(payment) => self.note_payment(payment),
-                Err(fault) => return payment_refused(fault),
+                Err(fault) => {
+                    self.order.points_found = points_found(&fault);
+                    return payment_refused(fault);
+                }
             }
         }
         match self.payment_status() {
@@ -470,7 +473,10 @@ impl Run {
         } else {
             "purchase complete"
         };
-        changes.push(order.enter(Status::Confirmed, late, None, now)?);
+        changes.push(Change {
+            points_earned: Some(self.points_earned()),
+            ..order.enter(Status::Confirmed, late, None, now)?
+        });
         self.apply_payment(&mut order);
         saga.finish();
 

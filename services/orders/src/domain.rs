@@ -34,6 +34,8 @@ pub(crate) struct Order {
     pub(crate) total: Money,
     /// What is paid in points beside it.
     pub(crate) points: i64,
+    /// How many there were, where its payment was refused because they were too few.
+    pub(crate) points_found: Option<i64>,
     /// Whose use it took; what that took off stands in the items.
     pub(crate) voucher: Option<Code>,
     /// Given back so far.
@@ -95,6 +97,8 @@ pub(crate) struct Change {
     /// How the order stood then, for those who only hear of it.
     pub(crate) status: Status,
     pub(crate) refunded: Money,
+    /// What its payment earned in points, told with the confirmation.
+    pub(crate) points_earned: Option<i64>,
 }
 
 /// Somebody's wish that a stuck order be tried again.
@@ -139,6 +143,7 @@ impl Order {
             items,
             total,
             points,
+            points_found: None,
             voucher: None,
             refunded: Money::zero(total.currency),
             points_refunded: 0,
@@ -164,6 +169,7 @@ impl Order {
             at: self.created_at,
             status: self.status,
             refunded: self.refunded,
+            points_earned: None,
         }
     }
 
@@ -193,6 +199,7 @@ impl Order {
             at: now,
             status: to,
             refunded: self.refunded,
+            points_earned: None,
         })
     }
 

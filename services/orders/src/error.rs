@@ -21,6 +21,13 @@ pub(crate) struct Short {
     pub(crate) available: i64,
 }
 
+/// Fewer points than an order was to be paid with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PointsShort {
+    pub(crate) asked: i64,
+    pub(crate) available: i64,
+}
+
 /// Everything that can go wrong here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OrdersError {
@@ -41,7 +48,11 @@ pub(crate) enum OrdersError {
     #[error("no such order")]
     UnknownOrder,
     #[error("the payment of {order} was declined")]
-    PaymentDeclined { order: Id<id::Order> },
+    PaymentDeclined {
+        order: Id<id::Order>,
+        /// Of what there was too little, if it was points.
+        short: Option<PointsShort>,
+    },
     #[error("an order that is {from} cannot become {to}")]
     InvalidTransition { from: Status, to: Status },
     #[error(
@@ -144,8 +155,21 @@ impl From<OrdersError> for Fault {
             OrdersError::TooExpensive => Fault::invalid("items", text),
             OrdersError::UnknownUser => Fault::new(NotFound, "UNKNOWN_USER", text),
             OrdersError::UnknownOrder => Fault::new(NotFound, "UNKNOWN_ORDER", text),
-            OrdersError::PaymentDeclined { order } => {
-                Fault::new(Conflict, "PAYMENT_DECLINED", text).with("order_id", order)
+            OrdersError::PaymentDeclined { order, short } => {
+                let fault = Fault::new(Conflict, "PAYMENT_DECLINED", text).with("order_id", order);
+                match short {
+                    None => fault,
+                    Some(PointsShort { asked, available }) => fault.item([
+                        ("field", Value::from("points")),
+                        ("code", Value::from("insufficient_points")),
+                        (
+                            "message",
+                            Value::from("there are not so many points any more"),
+                        ),
+                        ("asked", Value::from(asked)),
+                        ("available", Value::from(available)),
+                    ]),
+                }
             }
             OrdersError::InvalidTransition { from, to } => {
                 Fault::new(Conflict, "INVALID_TRANSITION", text)

@@ -58,6 +58,9 @@ struct OrderChanged<'a> {
     total: Money,
     /// What is paid in points beside it.
     points_used: i64,
+    /// What its payment earned in points: of an order that was just confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    points_earned: Option<i64>,
     refunded: Money,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<String>,
@@ -69,9 +72,6 @@ struct OrderChanged<'a> {
     skus: Vec<&'a str>,
 }
 
-#[derive(Deserialize)]
-struct PaymentChanged {
-    purchase_id: String,
 /// What staff do to orders and vouchers, as the audit log has it.
 #[derive(Debug, Serialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
@@ -107,6 +107,9 @@ pub(crate) enum Action {
     },
 }
 
+#[derive(Deserialize)]
+struct PaymentChanged {
+    purchase_id: String,
 }
 
 /// The news of changes of an order, in the order they were made.
@@ -123,6 +126,7 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
                 status: change.status.as_str(),
                 total: order.total,
                 points_used: order.points,
+                points_earned: change.points_earned,
                 refunded: change.refunded,
                 payment_id: (order.payment.as_ref()).map(|payment| payment.id.to_string()),
                 next_action: next_action.as_deref(),
@@ -144,10 +148,6 @@ pub(crate) fn news_of(order: &Order, changes: &[Change]) -> Result<Columns, Orde
     Ok(outbox::columns(announcements)?)
 }
 
-/// The sort of a payment's next action, which lies there as the JSON that clients are shown.
-fn next_action_of(payment: &Payment) -> Option<String> {
-    #[derive(Deserialize)]
-    struct NextAction {
 /// Writes a line for the audit log: what `by` did to an order of `owner`, or to what is nobody's.
 pub(crate) async fn record(
     db: &mut PgConnection,
@@ -165,6 +165,10 @@ pub(crate) async fn record(
     Ok(outbox::announce(db, line.recorded(now)).await?)
 }
 
+/// The sort of a payment's next action, which lies there as the JSON that clients are shown.
+fn next_action_of(payment: &Payment) -> Option<String> {
+    #[derive(Deserialize)]
+    struct NextAction {
         r#type: String,
     }
     let action: NextAction = serde_json::from_str(&payment.next_action).ok()?;

@@ -541,7 +541,7 @@ fn money(amount: i64, currency: Currency) -> PbMoney {
 impl From<Payment> for pb::Payment {
     fn from(payment: Payment) -> Self {
         let (taken, currency) = (payment.taken(), payment.amount.currency);
-        let status = pb::PaymentStatus::from(payment.status());
+        let (status, earned) = (pb::PaymentStatus::from(payment.status()), payment.earned());
         let (next_action, failure) = match payment.state {
             State::RequiresAction(action) => (Some(action.into()), String::new()),
             State::Failed(failure) => (None, failure.reason),
@@ -561,6 +561,7 @@ impl From<Payment> for pb::Payment {
             version: payment.version,
             points: payment.points.all,
             points_back: payment.points.back,
+            points_earned: earned,
         }
     }
 }

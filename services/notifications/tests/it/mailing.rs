@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use holdfast_kernel::Clock as _;
 use holdfast_notifications::{Settings, dead};
 use jiff::SignedDuration;
+use serde_json::json;
 use tonic::Status;
 
 use crate::world::{ADDRESS, World, header, profile, profile_of_reader};
@@ -41,6 +42,20 @@ async fn news_goes_out_once_each_in_the_order_it_happened() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_confirmation_says_what_was_paid_and_earned_in_points() {
+    let world = World::new().await;
+    let mut confirmed = world.order_news("order.confirmed", 3);
+    confirmed.data["points_used"] = json!(1_300);
+    confirmed.data["points_earned"] = json!(112);
+    world.hears(&confirmed).await;
+    world.mails_become(&["sent 1"]).await;
+    let letter = &world.letters()[0].1;
+    for line in ["Points used: 1,300.", "Points earned: 112."] {
+        assert!(letter.contains(line), "{letter}");
+    }
 }
 
 #[tokio::test]

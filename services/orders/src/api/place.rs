@@ -14,7 +14,7 @@ use crate::{
         Basket, Item, Order, Status,
         voucher::{Code, InvalidCode, Voucher},
     },
-    error::OrdersError,
+    error::{OrdersError, PointsShort},
     saga::Method,
     store,
 };
@@ -204,7 +204,13 @@ fn answer(order: Order) -> Result<Order, OrdersError> {
     if order.status != Status::PaymentFailed {
         return Ok(order);
     }
-    Err(OrdersError::PaymentDeclined { order: order.id })
+    Err(OrdersError::PaymentDeclined {
+        order: order.id,
+        short: order.points_found.map(|available| PointsShort {
+            asked: order.points,
+            available,
+        }),
+    })
 }
 
 fn parse_method(choice: Option<pb::PaymentMethodChoice>) -> Result<Method, OrdersError> {

@@ -205,6 +205,12 @@ impl Run {
         (self.payment.as_ref()).map_or(PaymentStatus::Unspecified, payments::Payment::status)
     }
 
+    /// What the payment earned in points; nothing where there was nothing to pay.
+    pub(super) fn points_earned(&self) -> i64 {
+        let payment = self.payment.as_ref();
+        payment.map_or(0, |payment| payment.points_earned)
+    }
+
     pub(crate) fn note_payment(&mut self, payment: payments::Payment) {
         self.payment = Some(payment);
     }
@@ -363,6 +369,13 @@ pub(super) fn payment_refused(fault: Fault) -> Result<Next, Stop> {
         }
         _ => Err(stop(fault)),
     }
+}
+
+/// How many points there are, where payments refuse because they are too few.
+pub(super) fn points_found(fault: &Fault) -> Option<i64> {
+    let is_short = fault.reason() == "INSUFFICIENT_POINTS";
+    let found = fault.figure("available").filter(|_| is_short)?;
+    found.parse().ok()
 }
 
 /// The ledger has the units no more, or fails for now.

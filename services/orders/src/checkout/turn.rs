@@ -37,8 +37,17 @@ impl Run {
         saga.ending_reason = reason;
         saga.phase = Phase::Undoing;
         saga.failures = 0;
-        self.save_saga(&saga, Due::Kept, now, points::TURN_BACK)
-            .await?;
+        if self.order.points_found.is_none() {
+            self.save_saga(&saga, Due::Kept, now, points::TURN_BACK)
+                .await?;
+        } else {
+            let mut tx = self.begin().await?;
+            if !store::save_saga(&mut tx, &saga, Due::Kept, false, now).await? {
+                return Err(Stop::Lost);
+            }
+            store::note_points_found(&mut tx, &self.order).await?;
+            self.commit(tx, points::TURN_BACK).await?;
+        }
         self.saga = saga;
         failpoint::hit(points::TURN_BACK.1).await?;
         Ok(())

@@ -21,7 +21,7 @@ macro_rules! order_columns {
     () => {
         "id, user_id, source, status, currency, total, points_used, refunded, points_refunded, hold_expires_at, \
          payment_id, payment_status, next_action, carrier, tracking, shipped_at, delivered_at, fingerprint, \
-         created_at, updated_at, version, voucher"
+         created_at, updated_at, version, voucher, points_found"
     };
 }
 pub(super) use order_columns;
@@ -190,6 +190,19 @@ pub(crate) async fn save_returned(
     Ok(())
 }
 
+/// Writes how many points there were, of an order whose payment was refused because they were too few.
+pub(crate) async fn note_points_found(
+    db: &mut PgConnection,
+    order: &Order,
+) -> Result<(), OrdersError> {
+    sqlx::query("UPDATE orders SET points_found = $2 WHERE id = $1")
+        .bind(order.id.uuid())
+        .bind(order.points_found)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// Binds eight: all that may change of an order.
 pub(super) fn bind_state<'q>(query: Bound<'q>, order: &'q Order) -> Bound<'q> {
     let payment = order.payment.as_ref();
@@ -260,6 +273,7 @@ pub(super) struct OrderRow {
     updated_at: jiff_sqlx::Timestamp,
     version: i64,
     voucher: Option<String>,
+    points_found: Option<i64>,
 }
 
 impl OrderRow {
@@ -300,6 +314,7 @@ impl OrderRow {
             items,
             total: Money::new(self.total, currency),
             points: self.points_used,
+            points_found: self.points_found,
             voucher,
             refunded: Money::new(self.refunded, currency),
             points_refunded: self.points_refunded,

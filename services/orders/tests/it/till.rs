@@ -123,6 +123,7 @@ impl Paid {
     fn capture(&mut self) {
         self.captures += 1;
         self.payment.captured = self.payment.amount.clone();
+        self.payment.points_earned = self.payment.amount.as_ref().expect("set").amount / 100;
         self.set(PaymentStatus::Captured);
     }
 
@@ -173,6 +174,17 @@ fn refused(reason: &'static str) -> Status {
     Fault::new(FaultCode::Conflict, reason, "payments refuse").into()
 }
 
+fn points_short(asked: i64, available: i64) -> Status {
+    Fault::new(
+        FaultCode::Conflict,
+        "INSUFFICIENT_POINTS",
+        "payments refuse",
+    )
+    .with("asked", asked)
+    .with("available", available)
+    .into()
+}
+
 fn token(method: Option<pb::Method>) -> String {
     match method.expect("a method").method.expect("a method") {
         pb::method::Method::Inline(inline) => inline.token,
@@ -189,7 +201,7 @@ impl PaymentsService for Till {
         let ask = request.into_inner();
         self.line
             .over("validate", || match token(ask.method).as_str() {
-                _ if ask.points > self.points() => Err(refused("INSUFFICIENT_POINTS")),
+                _ if ask.points > self.points() => Err(points_short(ask.points, self.points())),
                 "unknown" => Err(Fault::new(
                     FaultCode::Invalid,
                     "PAYMENT_METHOD_INVALID",
@@ -218,7 +230,7 @@ impl PaymentsService for Till {
                 if !book.payments.contains_key(&order) {
                     let token = token(ask.method);
                     if ask.points > book.points || token == "points_gone" {
-                        return Err(refused("INSUFFICIENT_POINTS"));
+                        return Err(points_short(ask.points, ask.points - 1));
                     }
                     book.points -= ask.points;
                     let mut payment = pb::Payment {

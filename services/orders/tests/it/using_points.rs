@@ -2,10 +2,11 @@
 
 use holdfast_platform::fault::Fault;
 use holdfast_proto::orders::v1::OrderStatus;
+use serde_json::json;
 
 use crate::{
     line::Break,
-    world::{PRICE, World, reason},
+    world::{PRICE, World, new_key, order_of, reason},
 };
 
 #[tokio::test]
@@ -26,6 +27,11 @@ async fn points_are_taken_off_the_total_and_back_with_the_money_as_it_was_paid()
         (2 * PRICE, 300, 2 * PRICE - 300)
     );
     assert_eq!(world.till.points(), 700);
+    let told = world.told("order.confirmed").await;
+    assert_eq!(
+        (&told["points_used"], &told["points_earned"]),
+        (&json!(300), &json!(7))
+    );
     let part = world
         .refund(&order.id, &[("TSHIRT", 1)], None)
         .await
@@ -84,7 +90,9 @@ async fn a_refused_purchase_leaves_the_points_as_they_were() {
         let world = World::new().await;
         world.till.gives_points(100);
         let refused = world.buy_using(100, &[("TSHIRT", 1)], token).await;
-        assert_eq!(reason(&refused.expect_err("refused")), "PAYMENT_DECLINED");
+        let refused = refused.expect_err("refused");
+        assert_eq!(reason(&refused), "PAYMENT_DECLINED");
+        assert!(Fault::from_status(&refused).items().is_empty(), "{token}");
         assert_eq!(world.till.points(), 100, "{token}");
         world.rests().await;
         world.is_sound().await;
@@ -113,13 +121,29 @@ async fn a_lost_answer_uses_the_points_once() {
 async fn an_order_whose_points_are_gone_when_it_is_paid_ends_unpaid_and_frees_its_units() {
     let world = World::new().await;
     world.till.gives_points(100);
-    let refused = world
-        .buy_using(100, &[("TSHIRT", 1)], "points_gone")
-        .await
-        .expect_err("refused");
-    assert_eq!(reason(&refused), "PAYMENT_DECLINED");
-    let order = Fault::from_status(&refused);
-    let order = world.order(order.figure("order_id").expect("named")).await;
+    let key = new_key();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let refused = world
+            .buy_using_again(&key, 100, &[("TSHIRT", 1)], "points_gone")
+            .await;
+        let refused = Fault::from_status(&refused.expect_err("refused"));
+        assert_eq!(refused.reason(), "PAYMENT_DECLINED");
+        told.push((refused.text().to_owned(), refused.items().to_vec()));
+    }
+    assert_eq!(told[0], told[1], "the same request is told the same");
+    let [short] = &told[0].1[..] else {
+        panic!("one thing is short: {told:?}")
+    };
+    assert_eq!(
+        (&short["field"], &short["code"]),
+        (&json!("points"), &json!("insufficient_points"))
+    );
+    assert_eq!(
+        (&short["asked"], &short["available"]),
+        (&json!(100), &json!(99))
+    );
+    let order = world.order(&order_of(&key)).await;
     assert_eq!(order.status(), OrderStatus::PaymentFailed);
     assert_eq!(world.ledger.pool("TSHIRT").held, 0);
     assert_eq!(world.till.points(), 100);

@@ -177,5 +177,6 @@ fn payment(
         version: 2,
         points: 0,
         points_back: 0,
+        points_earned: 0,
     }
 }

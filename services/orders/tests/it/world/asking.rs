@@ -60,9 +60,19 @@ impl World {
         items: &[(&str, i64)],
         token: &str,
     ) -> Result<pb::Order, Status> {
+        self.buy_using_again(&new_key(), points, items, token).await
+    }
+
+    pub(crate) async fn buy_using_again(
+        &self,
+        key: &str,
+        points: i64,
+        items: &[(&str, i64)],
+        token: &str,
+    ) -> Result<pb::Order, Status> {
         let mut request = self.customer.ask(pb::PlaceOrderRequest {
             points,
-            ..wish(&new_key(), items, token)
+            ..wish(key, items, token)
         });
         request.set_timeout(Duration::from_secs(PURCHASE_DEADLINE_SECS));
         let mut client = self.process.client();
