@@ -103,20 +103,3 @@ fn languages(headers: &HeaderMap) -> String {
         .map(|text| text.chars().take(LANGUAGES_MAX_CHARS).collect())
         .unwrap_or_default()
 }
-
-/// The version that `If-Match` names, where the client sent one.
-fn if_match(headers: &HeaderMap) -> Result<Option<i64>, GatewayError> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Ok(None);
-    };
-    let text = String::from_utf8_lossy(value.as_bytes());
-    text.trim()
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .and_then(|digits| digits.parse().ok())
-        .filter(|version| *version > 0)
-        .map(Some)
-        .ok_or_else(|| GatewayError::IfMatchInvalid {
-            got: text.chars().take(PATH_SHOWN_CHARS).collect(),
-        })
-}

@@ -1,7 +1,7 @@
 //! The public door: REST over every service, problems, idempotent replies.
 //!
 //! Read in this order: `access` (every route and who may use it), `api` (a file a resource: decode, call, encode),
-//! `problems` (what clients are told), `idempotency` (a request asked twice), `decode` and `reply` (bytes in, bytes
+//! `problems` (what clients are told), `idempotency` (a request asked twice), `precondition` (what was looked at before), `decode` and `reply` (bytes in, bytes
 //! out), `hygiene` and `limits` (what holds for all), `server` and `places` (the sockets), `seal`, `lookup` and `store` (replies at rest).
 
 mod access;
@@ -13,6 +13,7 @@ mod idempotency;
 mod limits;
 mod lookup;
 mod places;
+mod precondition;
 mod problems;
 mod reply;
 mod seal;

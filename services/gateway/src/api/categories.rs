@@ -8,14 +8,14 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::catalog::v1 as pb;
-use http::HeaderMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Answer, if_match, promised, shape::Page};
+use super::{Answer, promised, shape::Page};
 use crate::{
-    Gateway, decode::Json, error::GatewayError, idempotency::Keyed, problems::Problem, reply::Reply,
+    Gateway, decode::Json, idempotency::Keyed, precondition::Expected, problems::Problem,
+    reply::Reply,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
@@ -146,12 +146,12 @@ async fn change_category(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(slug): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<CategoryChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::UpdateCategoryRequest {
         slug,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         name: change.name,
         parent: change.parent.map(Option::unwrap_or_default),
         new_slug: change.slug,
@@ -173,11 +173,11 @@ async fn delete_category(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(slug): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::DeleteCategoryRequest {
         slug,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
     });
     gateway
         .peers

@@ -11,13 +11,12 @@ use holdfast_platform::{
     wire,
 };
 use holdfast_proto::inventory::v1 as pb;
-use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Page, Slice, moment, paged, word},
 };
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
     decode::{Json, Query},
     error::GatewayError,
     idempotency::Keyed,
+    precondition::Expected,
     problems::Problem,
     reply::Reply,
 };
@@ -237,13 +237,13 @@ async fn adjust(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(key): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Keyed { body, once }: Keyed<Adjustment>,
 ) -> Answer {
     let change = pb::CapacityChange {
         pool: parse_key(&key)?.to_string(),
         delta: body.delta,
-        expected_capacity_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_capacity_version: expected,
     };
     let request = adjusting(&caller, once.request_id, change, body.reason)?;
     let mut inventory = gateway.peers.inventory.clone();
@@ -264,7 +264,7 @@ async fn set_policy(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(key): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(asked): Json<Policy>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::SetPolicyRequest {
@@ -274,7 +274,7 @@ async fn set_policy(
         pool: parse_key(&key)?.to_string(),
         overbook: asked.overbook,
         low_at: asked.low_at,
-        expected_capacity_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_capacity_version: expected,
     });
     let answer = gateway
         .peers

@@ -8,13 +8,12 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::catalog::v1 as pb;
-use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Money, Options, Page, Slice, moment, paged},
 };
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     decode::{Json, Query},
     error::GatewayError,
     idempotency::Keyed,
+    precondition::Expected,
     problems::Problem,
     reply::Reply,
 };
@@ -349,12 +349,12 @@ async fn change_product(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<ProductChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::UpdateProductRequest {
         product_id: id,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         status: change.status.unwrap_or_default(),
         name: change.name,
         description: change.description,
@@ -375,11 +375,11 @@ async fn delete_product(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::DeleteProductRequest {
         product_id: id,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
     });
     gateway
         .peers
@@ -424,13 +424,13 @@ async fn change_variant(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path((id, sku)): Path<(String, String)>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<VariantChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::UpdateVariantRequest {
         product_id: id,
         sku,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         name: change.name,
         options: change.options.map(|options| pb::Options {
             values: options.into_iter().collect(),
@@ -454,12 +454,12 @@ async fn delete_variant(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path((id, sku)): Path<(String, String)>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::DeleteVariantRequest {
         product_id: id,
         sku,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
     });
     gateway
         .peers

@@ -4,21 +4,22 @@ use axum::{
     Extension,
     extract::{Path, State},
 };
-use holdfast_platform::identity::Caller;
-use holdfast_proto::reviews::v1 as pb;
-use http::HeaderMap;
+use holdfast_kernel::{Id, id};
+use holdfast_platform::{fault::Fault, identity::Caller};
+use holdfast_proto::{catalog::v1 as catalog, reviews::v1 as pb};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Page, Slice, moment, paged, told},
 };
 use crate::{
     Gateway,
     decode::{Json, Query},
     idempotency::Keyed,
+    precondition::ExpectedIfAny,
     problems::Problem,
     reply::Reply,
 };
@@ -180,12 +181,12 @@ async fn change_review(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
     Json(change): Json<ReviewChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ChangeReviewRequest {
         review_id: id,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
         rating: change.rating,
         title: change.title,
         text: change.text,
@@ -202,11 +203,11 @@ async fn withdraw_review(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::WithdrawReviewRequest {
         review_id: id,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
     });
     gateway
         .peers

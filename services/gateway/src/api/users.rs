@@ -14,12 +14,12 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, languages, promised,
+    Answer, languages, promised,
     shape::{moment, told},
 };
 use crate::{
-    Gateway, decode::Json, error::GatewayError, problems::Problem, reply::Reply,
-    server::ClientAddress,
+    Gateway, decode::Json, error::GatewayError, precondition::ExpectedIfAny, problems::Problem,
+    reply::Reply, server::ClientAddress,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
@@ -225,14 +225,14 @@ async fn my_profile(
 async fn change_my_profile(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
     Json(asked): Json<ProfileChange>,
 ) -> Result<Reply, Problem> {
     let claims = logged_in(&caller)?;
     let request = caller.request(users_pb::UpdateProfileRequest {
         user_id: claims.sub.to_string(),
         name: asked.name,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
         locale: asked.locale,
     });
     let answer = gateway

@@ -6,13 +6,12 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::orders::v1::{self as pb, create_voucher_request as new, voucher as told};
-use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Money, Page, Slice, instant, moment, optional_moment, paged},
 };
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     decode::{Json, Query},
     error::GatewayError,
     idempotency::Keyed,
+    precondition::Expected,
     problems::Problem,
     reply::Reply,
 };
@@ -171,12 +171,12 @@ async fn change_voucher(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(code): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<VoucherChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ChangeVoucherRequest {
         code,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         valid_until: instant("valid_until", change.valid_until.as_deref())?,
         uses: change.uses,
     });

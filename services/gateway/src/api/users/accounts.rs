@@ -8,14 +8,13 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::{auth::v1 as pb, users::v1 as users_pb};
-use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     super::{
-        if_match, promised,
+        promised,
         shape::{Page, Slice, moment, paged, told},
     },
     ProfileChange,
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     Gateway,
     decode::{Json, Query},
+    precondition::ExpectedIfAny,
     problems::Problem,
     reply::Reply,
 };
@@ -135,14 +135,14 @@ async fn change_account(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
     Json(asked): Json<ProfileChange>,
 ) -> Result<Reply, Problem> {
     let found = find(&gateway, &caller, id).await?;
     let request = caller.request(users_pb::UpdateProfileRequest {
         user_id: found.id.clone(),
         name: asked.name,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
         locale: asked.locale,
     });
     let answer = gateway.peers.users.clone().update_profile(request).await?;

@@ -6,16 +6,18 @@ use axum::{
 };
 use holdfast_platform::identity::Caller;
 use holdfast_proto::users::v1 as pb;
-use http::HeaderMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Page, moment},
 };
-use crate::{Gateway, decode::Json, idempotency::Keyed, problems::Problem, reply::Reply};
+use crate::{
+    Gateway, decode::Json, idempotency::Keyed, precondition::ExpectedIfAny, problems::Problem,
+    reply::Reply,
+};
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
@@ -155,12 +157,12 @@ async fn change_address(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
     Json(change): Json<AddressChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ChangeAddressRequest {
         address_id: id,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
         name: change.name,
         line1: change.line1,
         line2: change.line2,
@@ -187,11 +189,11 @@ async fn remove_address(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    ExpectedIfAny(expected): ExpectedIfAny,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::RemoveAddressRequest {
         address_id: id,
-        expected_version: if_match(&headers)?.unwrap_or_default(),
+        expected_version: expected,
     });
     gateway.peers.users.clone().remove_address(request).await?;
     Ok(Reply::nothing())
