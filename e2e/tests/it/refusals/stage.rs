@@ -47,8 +47,6 @@ pub(crate) enum Thing {
     Pool,
     /// A product, with its ETag.
     Product,
-    /// A product of which those who keep its reviews have heard.
-    ReviewedProduct,
     /// The account of the owner.
     OwnersAccount,
     /// An account of somebody who does nothing else.
@@ -202,7 +200,6 @@ impl Stage {
             }
             Thing::Pool
             | Thing::Product
-            | Thing::ReviewedProduct
             | Thing::Variant
             | Thing::NewVariant
             | Thing::Category
@@ -307,18 +304,6 @@ impl Stage {
                 asking = self
                     .tagged(asking, operation, &format!("/v1/products/{id}"))
                     .await?;
-            }
-            Thing::ReviewedProduct => {
-                let (_, made) = self.new_product().await?;
-                let id = made["id"].as_str().context("a product has an id")?;
-                asking.path = operation.path.replace("{id}", id);
-                let path = format!("/v1/products/{id}/reviews");
-                let limit = Duration::from_secs(SETTLE_MAX_SECS);
-                wait::until("reviews hear of a new product", limit, async || {
-                    let told = self.nobody.get(&path).await?;
-                    Ok((told.status != 404).then_some(()))
-                })
-                .await?;
             }
             Thing::Variant => {
                 let (sku, made) = self.new_product().await?;

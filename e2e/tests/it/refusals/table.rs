@@ -102,7 +102,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("GET /v1/vouchers/{code}", Thing::Voucher,                      [401, 403, 403, 200, 200]),
     row("PATCH /v1/vouchers/{code}", Thing::Voucher,                    [401, 403, 403, 200, 200]),
     row("GET /v1/points", Thing::Nothing,                               [401, 200, 200, 200, 200]),
-    row("GET /v1/products/{id}/reviews", Thing::ReviewedProduct,        [200, 200, 200, 200, 200]),
+    row("GET /v1/products/{id}/reviews", Thing::Product,                [200, 200, 200, 200, 200]),
     row("POST /v1/products/{id}/reviews", Thing::Delivered,             [401, 201, 403, 403, 403]),
     row("GET /v1/reviews/{id}", Thing::Review,                          [200, 200, 200, 200, 200]),
     row("PATCH /v1/reviews/{id}", Thing::Review,                        [401, 200, 404, 404, 404]),

@@ -110,27 +110,50 @@ async fn list_reviews(
     Query(wanted): Query<Wanted>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ListReviewsRequest {
-        product_id: id,
+        product_id: id.clone(),
         // 0 stars are none that can be asked for; to the service they mean all.
         rating: wanted
             .rating
             .map_or(0, |stars| if stars == 0 { -1 } else { stars }),
         page: Some(Slice::new(wanted.limit, wanted.cursor).request()?),
     });
-    let answer = gateway
-        .peers
-        .reviews
-        .clone()
-        .list_reviews(request)
-        .await
-        .map_err(|refused| paged(&refused))?
-        .into_inner();
+    let answer = match gateway.peers.reviews.clone().list_reviews(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(refused) => {
+            if !(is_unknown(&refused) && is_listed(&gateway, &caller, id).await?) {
+                return Err(paged(&refused));
+            }
+            pb::ListReviewsResponse::default()
+        }
+    };
     let reviews = answer
         .reviews
         .into_iter()
         .map(review)
         .collect::<Result<_, _>>()?;
     Ok(Reply::ok(&Page::<Review>::new(reviews, answer.page)))
+}
+
+fn is_unknown(refused: &tonic::Status) -> bool {
+    Fault::from_status(refused).reason() == "UNKNOWN_PRODUCT"
+}
+
+/// Whether there is a product of that id for this caller. Reviews hears of one a moment after it was made; the catalog knows
+/// it from the start.
+async fn is_listed(gateway: &Gateway, caller: &Caller, id: String) -> Result<bool, Problem> {
+    // By its slug a product has no reviews here, though it has one in the catalog.
+    if id.parse::<Id<id::Product>>().is_err() {
+        return Ok(false);
+    }
+    let request = caller.request(catalog::GetProductRequest {
+        id,
+        ..catalog::GetProductRequest::default()
+    });
+    match gateway.peers.catalog.clone().get_product(request).await {
+        Ok(_) => Ok(true),
+        Err(refused) if is_unknown(&refused) => Ok(false),
+        Err(refused) => Err(refused.into()),
+    }
 }
 
 /// Reviews a product that was delivered to the caller; once.

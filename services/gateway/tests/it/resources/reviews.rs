@@ -1,8 +1,10 @@
 //! Reviews.
 
-use holdfast_proto::reviews::v1 as reviews;
+use holdfast_platform::fault::{Fault, FaultCode};
+use holdfast_proto::{catalog::v1 as catalog, reviews::v1 as reviews};
 use http::Method;
 use serde_json::json;
+use tonic::Status;
 
 use super::{AT, AT_TEXT};
 use crate::world::World;
@@ -84,4 +86,34 @@ async fn a_review_is_written_once_under_its_key_and_read_changed_moderated_and_t
         (asked.expected_version, asked.rating, asked.title.as_deref()),
         (3, None, Some("Warmer"))
     );
+}
+
+#[tokio::test]
+async fn a_product_of_which_reviews_has_not_heard_has_none_and_one_that_is_not_there_is_unknown() {
+    let unknown = || -> Status {
+        Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", "no such product").into()
+    };
+    let world = World::new().await;
+    world
+        .reviews
+        .list_reviews
+        .otherwise(move |_| Err(unknown()));
+    let product = "prd_01jd3q8m5ze2vtx0c9k4h7n6wb";
+    let path = format!("/v1/products/{product}/reviews");
+    let known = catalog::GetProductResponse::default();
+    world.catalog.get_product.then(Ok(known));
+    let told = world.get(&path).send_nothing().await;
+    assert_eq!(
+        (told.status.as_u16(), &told.json()["data"]),
+        (200, &json!([]))
+    );
+    assert_eq!(world.catalog.get_product.asked()[0].id, product);
+
+    world.catalog.get_product.otherwise(move |_| Err(unknown()));
+    let told = world.get(&path).send_nothing().await;
+    assert_eq!(told.json()["code"], "unknown_product");
+
+    let by_slug = world.get("/v1/products/t-shirt/reviews").send_nothing();
+    assert_eq!(by_slug.await.status, 404);
+    assert_eq!(world.catalog.get_product.asked().len(), 2);
 }
