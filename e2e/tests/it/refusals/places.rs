@@ -42,6 +42,11 @@ impl Place {
         takes(&self.schema, kind)
     }
 
+    /// The last part of its name.
+    pub(crate) fn member(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+
     /// A bound that its schema states.
     pub(crate) fn bound(&self, name: &str) -> Option<i64> {
         self.schema[name].as_i64()

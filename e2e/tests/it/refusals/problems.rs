@@ -28,6 +28,8 @@ const LEFT: [(&str, &str); 6] = [
     ("POST /v1/users/login", "bus.topic"),
     ("PUT /v1/users/me/password", "auth.guessing"),
 ];
+/// Texts that have to be right, however long they may be.
+const JUDGED: [&str; 5] = ["password", "current", "new", "token", "store"];
 const KEY: &str = "idempotency-key";
 /// Complaints shown of a run; the first are enough to begin with.
 const SHOWN_ENTRIES: usize = 40;
@@ -50,6 +52,15 @@ enum Told {
     Refusal,
     /// Anything but a failure of ours.
     NoFailure,
+    /// Anything but a failure of ours and a refusal that names the field: its bound is described as it is.
+    NotBy(String),
+}
+
+impl Told {
+    /// Whether the request may be taken.
+    const fn may_be_taken(&self) -> bool {
+        matches!(self, Self::NoFailure | Self::NotBy(_))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,11 +76,11 @@ async fn whatever_is_sent_wrongly_is_refused_by_name_and_writes_nothing() -> any
             wrongs.extend(wrong_bodies(stage, &operation, &good));
             let before = stage.settled_books().await?;
             // What may be taken comes last: by then it is seen that what was refused wrote nothing.
-            wrongs.sort_by_key(|wrong| matches!(wrong.told, Told::NoFailure));
+            wrongs.sort_by_key(|wrong| wrong.told.may_be_taken());
             let mut touched = None;
             for mut wrong in wrongs {
                 asked += 1;
-                if matches!(wrong.told, Told::NoFailure) && touched.is_none() {
+                if wrong.told.may_be_taken() && touched.is_none() {
                     touched = Some(written(&before, &stage.books().await?));
                 }
                 // Each is a wish of its own, if it is one at all.
@@ -112,9 +123,7 @@ async fn whatever_is_sent_wrongly_is_refused_by_name_and_writes_nothing() -> any
 async fn is_told(door: &Door, wrong: &Wrong) -> anyhow::Result<()> {
     let answer = door.ask(&wrong.asking).await?;
     ensure!(answer.status < 500, "{}", told(&answer));
-    if let Told::NoFailure = wrong.told
-        && answer.status < 400
-    {
+    if wrong.told.may_be_taken() && answer.status < 400 {
         return Ok(());
     }
     ensure!(answer.status >= 400, "taken: {}", told(&answer));
@@ -143,6 +152,11 @@ async fn is_told(door: &Door, wrong: &Wrong) -> anyhow::Result<()> {
             });
             let named = named.with_context(|| format!("{field} is not named: {problem}"))?;
             says_what_is_wanted(named, &problem)?;
+        }
+        Told::NotBy(field) => {
+            let errors = problem["errors"].as_array();
+            let is_named = errors.into_iter().flatten().any(|it| it["field"] == *field);
+            ensure!(!is_named, "{}", told(&answer));
         }
         Told::Refusal | Told::NoFailure => {}
     }
@@ -364,7 +378,8 @@ fn wrong_bodies(stage: &Stage, operation: &Operation, good: &Asking) -> Vec<Wron
                 wrong(format!("as {kind}"), &body, Told::Field(label.to_owned()));
             }
         }
-        for (what, value, told) in beyond(&place, label) {
+        let entry = example.pointer(&format!("{}/0", place.pointer));
+        for (what, value, told) in beyond(&place, label, entry) {
             wrong(what, &place.put(&example, value), told);
         }
     }
@@ -383,7 +398,9 @@ fn of_every_type() -> [(&'static str, Value); 6] {
 }
 
 /// Values of the right type that nobody can want.
-fn beyond(place: &Place, label: &str) -> Vec<(String, Value, Told)> {
+///
+/// `entry` is the first one of a list.
+fn beyond(place: &Place, label: &str, entry: Option<&Value>) -> Vec<(String, Value, Told)> {
     let field = || Told::Field(label.to_owned());
     let mut values = Vec::new();
     let mut put =
@@ -400,6 +417,15 @@ fn beyond(place: &Place, label: &str) -> Vec<(String, Value, Told)> {
             json!("x".repeat(longest)),
             Told::FieldOrDenied(label.to_owned()),
         );
+        let is_plain = !JUDGED.contains(&place.member())
+            && place.schema["pattern"].is_null()
+            && place.schema["format"].is_null();
+        if let Some(most) = place.bound("maxLength")
+            && is_plain
+        {
+            let longest = json!("x".repeat(most as usize));
+            put("of its longest", longest, Told::NotBy(label.to_owned()));
+        }
         put("with a NUL", json!("a\u{0}b"), Told::NoFailure);
         put("empty", json!(""), Told::NoFailure);
         put(
@@ -421,9 +447,12 @@ fn beyond(place: &Place, label: &str) -> Vec<(String, Value, Told)> {
         }
         if let Some(least) = place.bound("minimum") {
             put("below its minimum", json!(least - 1), field());
+            let least = json!(least);
+            put("of its minimum", least, Told::NotBy(label.to_owned()));
         }
         if let Some(most) = place.bound("maximum") {
             put("above its maximum", json!(most + 1), field());
+            put("of its maximum", json!(most), Told::NotBy(label.to_owned()));
         }
     }
     if place.takes("array") {
@@ -431,6 +460,10 @@ fn beyond(place: &Place, label: &str) -> Vec<(String, Value, Told)> {
             put("empty", json!([]), field());
         }
         put("too long", json!(vec![1; LONG_ENTRIES]), Told::Refusal);
+        if let (Some(most), Some(entry)) = (place.bound("maxItems"), entry) {
+            let more = vec![entry.clone(); most as usize + 1];
+            put("of one too many", json!(more), field());
+        }
     }
     values
 }

@@ -51,14 +51,22 @@ struct Branch {
 #[serde(deny_unknown_fields)]
 struct NewCategory {
     /// Lower-case letters, digits and single hyphens.
-    #[schema(example = "shirts")]
+    #[schema(
+        example = "shirts",
+        pattern = "^[a-z0-9]+(-[a-z0-9]+)*$",
+        max_length = 80
+    )]
     slug: String,
     /// As people read it; the slug when left out.
     #[serde(default)]
-    #[schema(example = "Shirts")]
+    #[schema(example = "Shirts", max_length = 200)]
     name: String,
     /// The slug of the one it shall hang below; left out or null: a root.
-    #[schema(example = "clothing")]
+    #[schema(
+        example = "clothing",
+        pattern = "^[a-z0-9]+(-[a-z0-9]+)*$",
+        max_length = 80
+    )]
     parent: Option<String>,
 }
 
@@ -71,11 +79,13 @@ struct NewCategory {
 #[serde(deny_unknown_fields)]
 struct CategoryChange {
     /// Its products follow.
+    #[schema(pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 80)]
     slug: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Null makes it a root.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$", max_length = 80)]
     parent: Option<Option<String>>,
 }
 

@@ -76,11 +76,16 @@ enum Shown {
 #[serde(deny_unknown_fields)]
 struct NewPool {
     /// A bare SKU means `sku:<SKU>`.
-    #[schema(example = "TSHIRT-M")]
+    #[schema(
+        example = "TSHIRT-M",
+        pattern = "^([A-Z0-9._@-]{1,64}|[a-z]{1,16}:[A-Za-z0-9._@:+-]{1,180})$"
+    )]
     key: String,
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     capacity: i64,
     /// 1 to 256 characters; kept with the movement.
     #[serde(default = "opening")]
+    #[schema(min_length = 1, max_length = 256)]
     reason: String,
 }
 
@@ -94,15 +99,17 @@ struct Adjustment {
     /// Added to the capacity; may be negative.
     delta: i64,
     /// 1 to 256 characters; kept with the movement.
-    #[schema(example = "counted")]
+    #[schema(example = "counted", min_length = 1, max_length = 256)]
     reason: String,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Policy {
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
     overbook: i64,
     /// Null or left out: never low.
+    #[schema(minimum = 0)]
     low_at: Option<i64>,
 }
 
@@ -129,6 +136,7 @@ struct Movement {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// What keys begin with, such as `sku:`.
+    #[param(max_length = 256)]
     prefix: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,
@@ -141,6 +149,7 @@ struct Wanted {
 #[into_params(parameter_in = Query)]
 struct Past {
     /// The moment to look back to, RFC 3339; left out: now.
+    #[param(format = DateTime)]
     at: Option<String>,
 }
 
@@ -184,8 +193,10 @@ async fn create_pool(
     let request = adjusting(&caller, once.request_id, change, body.reason)?;
     let mut inventory = gateway.peers.inventory.clone();
     let effect = async move {
-        let answer = inventory.adjust(request).await?.into_inner();
-        let pool = promised(answer.pools.into_iter().next(), "inventory", "the pool")?;
+        let answer = inventory.adjust(request).await;
+        let answer = answer.map_err(|refused| beyond("capacity", refused))?;
+        let pools = answer.into_inner().pools;
+        let pool = promised(pools.into_iter().next(), "inventory", "the pool")?;
         let (version, location) = (pool.capacity_version, format!("/v1/inventory/{}", pool.key));
         Ok(Reply::created(&Pool::from(pool), &location).tagged(version))
     };
@@ -248,8 +259,10 @@ async fn adjust(
     let request = adjusting(&caller, once.request_id, change, body.reason)?;
     let mut inventory = gateway.peers.inventory.clone();
     let effect = async move {
-        let answer = inventory.adjust(request).await?.into_inner();
-        let pool = promised(answer.pools.into_iter().next(), "inventory", "the pool")?;
+        let answer = inventory.adjust(request).await;
+        let answer = answer.map_err(|refused| beyond("delta", refused))?;
+        let pools = answer.into_inner().pools;
+        let pool = promised(pools.into_iter().next(), "inventory", "the pool")?;
         let version = pool.capacity_version;
         Ok(Reply::ok(&Pool::from(pool)).tagged(version))
     };
@@ -281,7 +294,8 @@ async fn set_policy(
         .inventory
         .clone()
         .set_policy(request)
-        .await?
+        .await
+        .map_err(|refused| beyond("overbook", refused))?
         .into_inner();
     let pool = promised(answer.pool, "inventory", "the pool")?;
     let version = pool.capacity_version;
@@ -329,6 +343,11 @@ fn adjusting(
         reason,
         changes: vec![change],
     }))
+}
+
+/// The ledger's refusal of a change, in the words of this door, where one change has one field.
+fn beyond(field: &str, refused: tonic::Status) -> Problem {
+    Problem::from(refused).calling("changes", field)
 }
 
 fn parse_key(text: &str) -> Result<PoolKey, GatewayError> {

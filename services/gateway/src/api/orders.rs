@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 struct NewOrder {
     /// 1 to 1,000; the same SKU twice is summed.
+    #[schema(min_items = 1, max_items = 1000)]
     items: Vec<NewItem>,
     payment_method: MethodChoice,
     /// Not offered yet.
@@ -57,15 +58,16 @@ struct NewOrder {
     #[schema(minimum = 0)]
     points: Option<i64>,
     /// A code that takes something off; lower-case letters count as capitals.
+    #[schema(pattern = "^[A-Za-z0-9._-]{3,32}$")]
     voucher: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewItem {
-    #[schema(example = "TSHIRT-M")]
+    #[schema(example = "TSHIRT-M", pattern = "^[A-Z0-9._@-]{1,64}$")]
     sku: String,
-    #[schema(example = 2)]
+    #[schema(example = 2, minimum = 1, maximum = 1_000_000)]
     quantity: i64,
 }
 
@@ -74,6 +76,7 @@ struct NewItem {
 struct Cancellation {
     /// Up to 256 characters.
     #[serde(default)]
+    #[schema(max_length = 256)]
     reason: String,
 }
 
@@ -82,6 +85,7 @@ struct Cancellation {
 struct Resumption {
     /// What was done about it; up to 256 characters, kept in the order's history.
     #[serde(default)]
+    #[schema(max_length = 256)]
     reason: String,
 }
 
@@ -90,11 +94,11 @@ struct Resumption {
 struct Shipping {
     /// Up to 64 characters.
     #[serde(default)]
-    #[schema(example = "Yamato")]
+    #[schema(example = "Yamato", max_length = 64)]
     carrier: String,
     /// Up to 128 characters.
     #[serde(default)]
-    #[schema(example = "4812-3456-7890")]
+    #[schema(example = "4812-3456-7890", max_length = 128)]
     tracking: String,
 }
 
@@ -107,9 +111,11 @@ struct Arrival {}
 #[serde(deny_unknown_fields)]
 struct NewRefund {
     #[serde(default)]
+    #[schema(max_items = 1000)]
     items: Vec<NewItem>,
     amount: Option<Money>,
     #[serde(default)]
+    #[schema(max_length = 256)]
     reason: String,
 }
 
@@ -204,12 +210,18 @@ struct Wanted {
     /// Staff may name another user, or `*` for everybody.
     user_id: Option<String>,
     /// Such as `confirmed`.
+    #[param(
+        pattern = "^(pending|awaiting_payment|paid|confirmed|shipped|delivered|cancelled|payment_failed|expired|partially_refunded|refunded|needs_attention)$"
+    )]
     status: Option<String>,
     /// Made at that moment or later, such as `2026-12-01T00:00:00Z`.
+    #[param(format = DateTime)]
     from: Option<String>,
     /// Made before that moment.
+    #[param(format = DateTime)]
     to: Option<String>,
     /// With a line of this SKU.
+    #[param(pattern = "^[A-Z0-9._@-]{1,64}$")]
     sku: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,

@@ -12,7 +12,7 @@ use serde::{
 };
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{OneOfBuilder, Ref, RefOr, Schema},
+    openapi::{ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, schema::Type},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -46,12 +46,13 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewMethod {
     /// `card` or `konbini`.
-    #[schema(example = "card")]
+    #[schema(example = "card", pattern = "^(card|konbini)$")]
     r#type: String,
     /// Of a card.
-    #[schema(example = "sandbox_ok")]
+    #[schema(example = "sandbox_ok", min_length = 1, max_length = 255)]
     token: Option<String>,
     /// Of a konbini.
+    #[schema(min_length = 1, max_length = 255)]
     store: Option<String>,
 }
 
@@ -353,7 +354,12 @@ impl<'de> Deserialize<'de> for MethodChoice {
 impl PartialSchema for MethodChoice {
     fn schema() -> RefOr<Schema> {
         OneOfBuilder::new()
-            .item(String::schema())
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .min_length(Some(1))
+                    .max_length(Some(TOKEN_MAX_CHARS)),
+            )
             .item(Ref::from_schema_name(NewMethod::name()))
             .into()
     }

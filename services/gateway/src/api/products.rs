@@ -37,26 +37,32 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewProduct {
-    #[schema(example = "T-shirt")]
+    #[schema(example = "T-shirt", min_length = 1, max_length = 200)]
     name: String,
     #[serde(default)]
+    #[schema(max_length = 20000)]
     description: String,
     /// `good`.
     #[serde(default = "good")]
+    #[schema(pattern = "^good$")]
     kind: String,
     /// A slug; made when it is new.
     #[serde(default)]
+    #[schema(pattern = "^([a-z0-9]+(-[a-z0-9]+)*)?$", max_length = 80)]
     category: String,
     /// ISO 4217; that of all its prices.
-    #[schema(example = "JPY")]
+    #[schema(example = "JPY", pattern = "^[A-Z]{3}$")]
     currency: String,
     /// URLs that begin with https://; they are shown, never fetched.
     #[serde(default)]
+    #[schema(max_items = 20)]
     images: Vec<String>,
     /// 1 to 100, all with options of the same names.
+    #[schema(min_items = 1, max_items = 100)]
     variants: Vec<NewVariant>,
     /// `draft` or `published`.
     #[serde(default = "published")]
+    #[schema(pattern = "^(draft|published)$")]
     status: String,
 }
 
@@ -64,9 +70,10 @@ struct NewProduct {
 #[serde(deny_unknown_fields)]
 struct NewVariant {
     /// 1 to 64 of A-Z 0-9 . _ - @
-    #[schema(example = "TSHIRT-M")]
+    #[schema(example = "TSHIRT-M", pattern = "^[A-Z0-9._@-]{1,64}$")]
     sku: String,
     #[serde(default)]
+    #[schema(max_length = 200)]
     name: String,
     #[serde(default)]
     options: Options,
@@ -74,8 +81,10 @@ struct NewVariant {
     price: Money,
     /// In other currencies, one each.
     #[serde(default)]
+    #[schema(max_items = 40)]
     prices: Vec<Money>,
     /// First capacity; left out: none is kept yet.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
     stock: Option<i64>,
 }
 
@@ -147,10 +156,12 @@ struct Variant {
 #[into_params(parameter_in = Query)]
 struct Wanted {
     /// Words it has to have, all of them, as they are or as beginnings; misspelt ones are guessed.
+    #[param(max_length = 200)]
     q: Option<String>,
     /// Some of `good`, `stay`, `tour`, parted by commas.
     kind: Option<String>,
     /// `relevance` (when there is a `q`), `newest` (when there is none), `price`, `-price`, `name` or `rating`.
+    #[param(pattern = "^(relevance|newest|-?price|name|rating)$")]
     sort: Option<String>,
     /// What one variant has to have: `size=M;color=Red`.
     options: Option<String>,
@@ -162,6 +173,7 @@ struct Wanted {
     /// A category's slug; those below it count.
     category: Option<String>,
     /// ISO 4217: only what is sold in it, at its prices there.
+    #[param(pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,
@@ -255,6 +267,7 @@ async fn list_products(
 #[into_params(parameter_in = Query)]
 struct Shown {
     /// ISO 4217: at its prices there; a product without any is not found.
+    #[param(pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
 }
 
@@ -316,15 +329,20 @@ async fn create_product(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProductChange {
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
+    #[schema(max_length = 20000)]
     description: Option<String>,
     /// A slug; made when it is new. Empty: none.
+    #[schema(pattern = "^([a-z0-9]+(-[a-z0-9]+)*)?$", max_length = 80)]
     category: Option<String>,
     /// All of them: URLs that begin with https://.
+    #[schema(max_items = 20)]
     images: Option<Vec<String>>,
     /// Of every variant, in the currency it names.
     price: Option<Money>,
     /// `draft` or `published`.
+    #[schema(pattern = "^(draft|published)$")]
     status: Option<String>,
 }
 
@@ -332,12 +350,14 @@ struct ProductChange {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct VariantChange {
+    #[schema(max_length = 200)]
     name: Option<String>,
     /// All of them, of the same names as the other variants'.
     options: Option<Options>,
     /// In the product's currency.
     price: Option<Money>,
     /// In other currencies: all of them.
+    #[schema(max_items = 40)]
     prices: Option<Vec<Money>>,
 }
 

@@ -60,7 +60,7 @@ struct ReviewChange {
 #[serde(deny_unknown_fields)]
 struct Moderation {
     /// `publish` or `remove`.
-    #[schema(example = "remove")]
+    #[schema(example = "remove", pattern = "^(publish|remove)$")]
     decision: String,
     /// For its author and the audit log.
     #[schema(max_length = 500)]

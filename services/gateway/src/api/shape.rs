@@ -18,7 +18,7 @@ pub(super) struct Money {
     #[schema(example = 1250)]
     pub(super) amount: i64,
     /// ISO 4217.
-    #[schema(example = "JPY")]
+    #[schema(example = "JPY", pattern = "^[A-Z]{3}$")]
     pub(super) currency: String,
 }
 

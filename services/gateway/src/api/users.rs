@@ -39,18 +39,20 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Registration {
-    #[schema(example = "ada@example.com")]
+    #[schema(example = "ada@example.com", format = Email, max_length = 254)]
     email: String,
+    #[schema(min_length = 8, max_length = 256)]
     password: String,
-    #[schema(example = "Ada Lovelace")]
+    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 100)]
     name: String,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Credentials {
-    #[schema(example = "ada@example.com")]
+    #[schema(example = "ada@example.com", format = Email, max_length = 254)]
     email: String,
+    #[schema(max_length = 256)]
     password: String,
 }
 
@@ -64,17 +66,19 @@ struct RefreshToken {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProfileChange {
-    #[schema(example = "Ada King")]
+    #[schema(example = "Ada King", min_length = 1, max_length = 100)]
     name: Option<String>,
     /// The language of mail and notifications: `en` or `ja`.
-    #[schema(example = "ja")]
+    #[schema(example = "ja", pattern = "^(en|ja)$")]
     locale: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordChange {
+    #[schema(max_length = 256)]
     current: String,
+    #[schema(min_length = 8, max_length = 256)]
     new: String,
 }
 

@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 struct NewVoucher {
     /// 3 to 32 of A–Z 0–9 . _ -; lower-case letters count as capitals.
-    #[schema(example = "SUMMER10")]
+    #[schema(example = "SUMMER10", pattern = "^[A-Za-z0-9._-]{3,32}$")]
     code: String,
     /// Of the sum of the lines.
     #[schema(example = 10, minimum = 1, maximum = 100)]
@@ -43,12 +43,15 @@ struct NewVoucher {
     /// At most the sum of the lines.
     amount_off: Option<Money>,
     /// Of the orders it is for; left out: any, or that of its amounts.
+    #[schema(pattern = "^[A-Z]{3}$")]
     currency: Option<String>,
     /// What the lines must come to before it.
     least_subtotal: Option<Money>,
     /// Valid from that moment on.
+    #[schema(format = DateTime)]
     valid_from: Option<String>,
     /// Valid before that moment.
+    #[schema(format = DateTime)]
     valid_until: Option<String>,
     /// How many orders may use it.
     #[schema(example = 100, minimum = 1, maximum = 1_000_000_000)]
@@ -60,6 +63,7 @@ struct NewVoucher {
 #[serde(deny_unknown_fields)]
 struct VoucherChange {
     /// Valid before that moment.
+    #[schema(format = DateTime)]
     valid_until: Option<String>,
     /// How many orders may use it, those included that did.
     #[schema(minimum = 0, maximum = 1_000_000_000)]

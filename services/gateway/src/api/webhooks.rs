@@ -36,14 +36,14 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[serde(deny_unknown_fields)]
 struct NewWebhook {
     /// `https` or `http`, at port 443 or 80 of a public address.
-    #[schema(example = "https://receiver.example/hooks")]
+    #[schema(example = "https://receiver.example/hooks", format = "uri")]
     url: String,
     /// Types by name, all of a sort (`order.*`), or all (`*`); `stock.updated` only by its name. 1 to 50.
-    #[schema(example = json!(["order.needs_attention"]))]
+    #[schema(example = json!(["order.needs_attention"]), min_items = 1, max_items = 50)]
     types: Vec<String>,
     /// For people, up to 200 characters.
     #[serde(default)]
-    #[schema(example = "the warehouse")]
+    #[schema(example = "the warehouse", max_length = 200)]
     description: String,
 }
 
@@ -79,10 +79,10 @@ struct Nothing {}
 struct Again {
     message_id: Option<String>,
     /// RFC 3339.
-    #[schema(example = "2026-12-01T00:00:00Z")]
+    #[schema(example = "2026-12-01T00:00:00Z", format = DateTime)]
     from: Option<String>,
     /// RFC 3339.
-    #[schema(example = "2026-12-02T00:00:00Z")]
+    #[schema(example = "2026-12-02T00:00:00Z", format = DateTime)]
     to: Option<String>,
 }
 

@@ -68,7 +68,7 @@ struct Wanted {
 #[serde(deny_unknown_fields)]
 struct NewRole {
     /// `user`, `staff` or `admin`.
-    #[schema(example = "staff")]
+    #[schema(example = "staff", pattern = "^(user|staff|admin)$")]
     role: String,
 }
 

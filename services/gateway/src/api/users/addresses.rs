@@ -28,22 +28,26 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewAddress {
-    #[schema(example = "Ada Lovelace")]
+    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 100)]
     name: String,
-    #[schema(example = "12 St James's Square")]
+    #[schema(example = "12 St James's Square", min_length = 1, max_length = 200)]
     line1: String,
     #[serde(default)]
+    #[schema(max_length = 200)]
     line2: String,
-    #[schema(example = "London")]
+    #[schema(example = "London", min_length = 1, max_length = 100)]
     city: String,
     #[serde(default)]
+    #[schema(max_length = 100)]
     region: String,
     #[serde(default)]
+    #[schema(max_length = 20)]
     postal_code: String,
     /// ISO 3166-1 alpha-2.
-    #[schema(example = "GB")]
+    #[schema(example = "GB", pattern = "^[A-Za-z]{2}$")]
     country: String,
     #[serde(default)]
+    #[schema(pattern = "^[0-9+(). -]*$", max_length = 32)]
     phone: String,
     location: Option<Location>,
 }
@@ -56,14 +60,22 @@ struct NewAddress {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AddressChange {
+    #[schema(min_length = 1, max_length = 100)]
     name: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
     line1: Option<String>,
+    #[schema(max_length = 200)]
     line2: Option<String>,
+    #[schema(min_length = 1, max_length = 100)]
     city: Option<String>,
+    #[schema(max_length = 100)]
     region: Option<String>,
+    #[schema(max_length = 20)]
     postal_code: Option<String>,
     /// ISO 3166-1 alpha-2.
+    #[schema(pattern = "^[A-Za-z]{2}$")]
     country: Option<String>,
+    #[schema(pattern = "^[0-9+(). -]*$", max_length = 32)]
     phone: Option<String>,
     /// null: not known any more.
     #[serde(default, deserialize_with = "said")]
@@ -76,10 +88,10 @@ struct AddressChange {
 #[serde(deny_unknown_fields)]
 struct Location {
     /// Degrees, -90 to 90.
-    #[schema(example = 51.5072)]
+    #[schema(example = 51.5072, minimum = -90, maximum = 90)]
     lat: f64,
     /// Degrees, -180 to 180.
-    #[schema(example = -0.1357)]
+    #[schema(example = -0.1357, minimum = -180, maximum = 180)]
     lng: f64,
 }
 
