@@ -15,6 +15,22 @@ use crate::{
     points::{Balance, Entry, Lying, News, TakenBack, Used},
 };
 
+/// What a payment is read from.
+macro_rules! payment_columns {
+    () => {
+        "payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back, units_per_point, \
+         currency, expires_at, status, action_type, action_url, slip_number, slip_store, slip_expires_at, failed_step, \
+         failure, captured, refunded, refunding, created_at, version, told, checks, next_check_at"
+    };
+}
+
+/// What a kept method is read from.
+macro_rules! methods {
+    () => {
+        "SELECT payment_method_id, user_id, method_type, method_token, fingerprint, created_at FROM payment_method"
+    };
+}
+
 /// What is known of a saga.
 pub(crate) struct SeenSaga {
     /// The highest epoch, this command's among them.
@@ -71,13 +87,11 @@ pub(crate) async fn find_saga(
     db: &mut PgConnection,
     purchase: &Purchase,
 ) -> Result<Option<KnownSaga>, PaymentsError> {
-    let row = sqlx::query(
-        "SELECT saga.epoch, payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
-                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
-                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
-                next_check_at
-         FROM saga LEFT JOIN payment USING (purchase_id) WHERE purchase_id = $1",
-    )
+    let row = sqlx::query(concat!(
+        "SELECT saga.epoch, ",
+        payment_columns!(),
+        " FROM saga LEFT JOIN payment USING (purchase_id) WHERE purchase_id = $1"
+    ))
     .bind(purchase.as_str())
     .fetch_optional(db)
     .await?;
@@ -161,13 +175,11 @@ pub(crate) async fn find_payment(
     db: &mut PgConnection,
     payment: Id<id::Payment>,
 ) -> Result<Option<Payment>, PaymentsError> {
-    let row: Option<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
-                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
-                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
-                next_check_at
-         FROM payment WHERE payment_id = $1",
-    )
+    let row: Option<PaymentRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        payment_columns!(),
+        " FROM payment WHERE payment_id = $1"
+    ))
     .bind(payment.uuid())
     .fetch_optional(db)
     .await?;
@@ -179,13 +191,11 @@ pub(crate) async fn lock_payment(
     db: &mut PgConnection,
     payment: Id<id::Payment>,
 ) -> Result<Option<Payment>, PaymentsError> {
-    let row: Option<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
-                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
-                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
-                next_check_at
-         FROM payment WHERE payment_id = $1 FOR UPDATE",
-    )
+    let row: Option<PaymentRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        payment_columns!(),
+        " FROM payment WHERE payment_id = $1 FOR UPDATE"
+    ))
     .bind(payment.uuid())
     .fetch_optional(db)
     .await?;
@@ -476,14 +486,12 @@ pub(crate) async fn claim_due_payments(
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Payment>, PaymentsError> {
-    let rows: Vec<PaymentRow> = sqlx::query_as(
-        "SELECT payment_id, purchase_id, user_id, method_type, method_token, amount, points, points_back,
-                units_per_point, currency, expires_at, status, action_type, action_url, slip_number, slip_store,
-                slip_expires_at, failed_step, failure, captured, refunded, refunding, created_at, version, told, checks,
-                next_check_at
-         FROM payment WHERE next_check_at <= $1
-         ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-    )
+    let rows: Vec<PaymentRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        payment_columns!(),
+        " FROM payment WHERE next_check_at <= $1
+         ORDER BY next_check_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+    ))
     .bind(now.to_sqlx())
     .bind(limit)
     .fetch_all(&mut *db)
@@ -662,13 +670,11 @@ pub(crate) async fn find_method(
     db: &mut PgConnection,
     method: Id<id::PaymentMethod>,
 ) -> Result<Option<(SavedMethod, Vec<u8>)>, PaymentsError> {
-    let row: Option<MethodRow> = sqlx::query_as(
-        "SELECT payment_method_id, user_id, method_type, method_token, fingerprint, created_at
-         FROM payment_method WHERE payment_method_id = $1",
-    )
-    .bind(method.uuid())
-    .fetch_optional(db)
-    .await?;
+    let row: Option<MethodRow> =
+        sqlx::query_as(concat!(methods!(), " WHERE payment_method_id = $1"))
+            .bind(method.uuid())
+            .fetch_optional(db)
+            .await?;
     row.map(MethodRow::read).transpose()
 }
 
@@ -681,10 +687,8 @@ pub(crate) async fn list_methods(
 ) -> Result<Vec<SavedMethod>, PaymentsError> {
     let (at, id) = after.unzip();
     let rows: Vec<MethodRow> = sqlx::query_as(
-        "SELECT payment_method_id, user_id, method_type, method_token, fingerprint, created_at
-         FROM payment_method
-         WHERE user_id = $1 AND ($2::timestamptz IS NULL OR (created_at, payment_method_id) < ($2, $3))
-         ORDER BY created_at DESC, payment_method_id DESC LIMIT $4",
+        concat!(methods!(), " WHERE user_id = $1 AND ($2::timestamptz IS NULL OR (created_at, payment_method_id) < ($2, $3))
+         ORDER BY created_at DESC, payment_method_id DESC LIMIT $4"),
     )
     .bind(user.uuid())
     .bind(at.map(ToSqlx::to_sqlx))

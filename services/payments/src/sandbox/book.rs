@@ -11,6 +11,14 @@ use crate::{
     provider::{Ask, Unknown},
 };
 
+/// What a charge is read from.
+macro_rules! charge_columns {
+    () => {
+        "payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured, refunded, \
+         created_at, known_at"
+    };
+}
+
 /// A charge as it is written.
 pub(super) struct Row {
     pub(super) ask: Ask,
@@ -169,24 +177,24 @@ pub(super) async fn move_charge(
     now: Timestamp,
 ) -> Result<Option<Row>, Unknown> {
     let from: Vec<&str> = step.from.iter().map(|standing| standing.as_str()).collect();
-    let row: Option<ChargeRow> = sqlx::query_as(
+    let row: Option<ChargeRow> = sqlx::query_as(concat!(
         "WITH moved AS (
             UPDATE charge SET status = $3, failure = $4, known_at = $5,
                               captured = CASE WHEN $3 = 'captured' THEN amount ELSE captured END
             WHERE payment_id = $1 AND status = ANY($2) AND known_at <= $7
-            RETURNING payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
-                      refunded, created_at, known_at
-         ), entered AS (
+            RETURNING ",
+        charge_columns!(),
+        "), entered AS (
             INSERT INTO entry (payment_id, kind, amount, at)
             SELECT payment_id, $6::text, amount, $7 FROM moved WHERE $6::text IS NOT NULL
          ), noticed AS (
             INSERT INTO notice (payment_id, due_at)
             SELECT payment_id, known_at FROM moved WHERE known_at > $7
          )
-         SELECT payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
-                refunded, created_at, known_at
-         FROM moved",
-    )
+         SELECT ",
+        charge_columns!(),
+        " FROM moved"
+    ))
     .bind(payment.uuid())
     .bind(from)
     .bind(step.to.as_str())
@@ -204,11 +212,11 @@ pub(super) async fn find_charge(
     db: &mut PgConnection,
     payment: Id<id::Payment>,
 ) -> Result<Option<Row>, Unknown> {
-    let row: Option<ChargeRow> = sqlx::query_as(
-        "SELECT payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
-                refunded, created_at, known_at
-         FROM charge WHERE payment_id = $1",
-    )
+    let row: Option<ChargeRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        charge_columns!(),
+        " FROM charge WHERE payment_id = $1"
+    ))
     .bind(payment.uuid())
     .fetch_optional(db)
     .await?;
@@ -220,11 +228,11 @@ pub(super) async fn lock_charge(
     db: &mut PgConnection,
     payment: Id<id::Payment>,
 ) -> Result<Option<Row>, Unknown> {
-    let row: Option<ChargeRow> = sqlx::query_as(
-        "SELECT payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
-                refunded, created_at, known_at
-         FROM charge WHERE payment_id = $1 FOR UPDATE",
-    )
+    let row: Option<ChargeRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        charge_columns!(),
+        " FROM charge WHERE payment_id = $1 FOR UPDATE"
+    ))
     .bind(payment.uuid())
     .fetch_optional(db)
     .await?;
@@ -240,12 +248,12 @@ pub(super) async fn charges_between(
     limit: i64,
 ) -> Result<Vec<Row>, Unknown> {
     let (at, id) = after.map_or((from, Uuid::nil()), |(at, id)| (at, id.uuid()));
-    let rows: Vec<ChargeRow> = sqlx::query_as(
-        "SELECT payment_id, method_type, method_token, amount, currency, expires_at, status, failure, captured,
-                refunded, created_at, known_at
-         FROM charge WHERE (created_at, payment_id) > ($1, $2) AND created_at < $3
-         ORDER BY created_at, payment_id LIMIT $4",
-    )
+    let rows: Vec<ChargeRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        charge_columns!(),
+        " FROM charge WHERE (created_at, payment_id) > ($1, $2) AND created_at < $3
+         ORDER BY created_at, payment_id LIMIT $4"
+    ))
     .bind(at.to_sqlx())
     .bind(id)
     .bind(until.to_sqlx())
