@@ -1,8 +1,7 @@
 //! Profiles: what a person told us of themselves.
 //!
-//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `shown` (what it keeps in
-//! memory), `vault` (how it lies sealed), `store` (the
-//! tables), `messages` (what is told to others), `error` (how it refuses).
+//! Read in this order: `domain` (a profile and how it may change), `api` (the door), `shown` (what is kept in memory),
+//! `vault` (how it lies sealed), `store` (the tables), `messages` (what is told to others), `error` (how it refuses).
 
 mod api;
 mod domain;
