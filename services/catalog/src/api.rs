@@ -25,7 +25,7 @@ use crate::{
     Peers,
     domain::{self, Product},
     error::{CatalogError, Field},
-    listing,
+    listing::{self, Listing},
     shown::{Detail, Shown},
     store,
 };
@@ -35,6 +35,7 @@ pub const ACCESS: AccessTable = &[
     ("AddVariant", Access::Admin),
     ("CreateCategory", Access::Admin),
     ("CreateProduct", Access::Admin),
+    ("CreateProducts", Access::Admin),
     ("DeleteCategory", Access::Admin),
     ("DeleteProduct", Access::Admin),
     ("DeleteVariant", Access::Admin),
@@ -42,6 +43,7 @@ pub const ACCESS: AccessTable = &[
     ("GetProduct", Access::Anyone),
     ("ListCategories", Access::Anyone),
     ("ListProducts", Access::Anyone),
+    ("PublishProducts", Access::Admin),
     ("QuoteVariants", Access::UserOr(&["orders", "bookings"])),
     ("UpdateCategory", Access::Admin),
     ("UpdateProduct", Access::Admin),
@@ -49,6 +51,8 @@ pub const ACCESS: AccessTable = &[
 ];
 
 const QUOTE_MAX_SKUS: usize = 1_000;
+/// Products of one batch.
+const BATCH_MAX_PRODUCTS: usize = 100;
 
 pub(crate) struct Api {
     peers: Peers,
@@ -63,6 +67,16 @@ impl Api {
             context,
             shown,
         }
+    }
+
+    /// Carries a listing out, after which nobody is shown what was before.
+    async fn list_all(&self, listing: Listing) -> Result<Vec<Product>, CatalogError> {
+        let made: Vec<String> = (listing.entries.iter())
+            .map(|entry| entry.id.to_string())
+            .collect();
+        let _forgetting = self.shown.forgetting(made.iter().map(String::as_str));
+        let now = time::to_micros(self.context.clock.now());
+        listing::list(listing, &self.peers, &self.context, now).await
     }
 
     /// Says of each variant what the ledger last told is available.
@@ -119,13 +133,40 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::CreateProductResponse>, Status> {
         let actor = Caller::of(&request)?.user()?;
         let listing = create::parse_listing(request.into_inner(), actor)?;
-        let made: Id<id::Product> = listing.request.makes();
-        let _forgetting = self.shown.forgetting(&made.to_string());
-        let now = time::to_micros(self.context.clock.now());
-        let product = listing::list(listing, &self.peers, &self.context, now).await?;
+        let product = self.list_all(listing).await?.pop();
+        let product = product.expect("one product in, one product out");
         Ok(Response::new(pb::CreateProductResponse {
             product: Some(self.encode_one(product).await?),
         }))
+    }
+
+    /// Makes several products, all of them or none.
+    async fn create_products(
+        &self,
+        request: Request<pb::CreateProductsRequest>,
+    ) -> Result<Response<pb::CreateProductsResponse>, Status> {
+        let actor = Caller::of(&request)?.user()?;
+        let listing = create::parse_batch(request.into_inner(), actor)?;
+        let products = self.list_all(listing).await?.into_iter();
+        let products = products.map(|product| pb::MadeProduct {
+            id: product.id.to_string(),
+            slug: product.slug,
+        });
+        Ok(Response::new(pb::CreateProductsResponse {
+            products: products.collect(),
+        }))
+    }
+
+    /// Puts products on sale as they stand.
+    async fn publish_products(
+        &self,
+        request: Request<pb::PublishProductsRequest>,
+    ) -> Result<Response<pb::PublishProductsResponse>, Status> {
+        let by = Caller::of(&request)?.user()?;
+        let request = request.into_inner();
+        let _forgetting = (self.shown).forgetting(request.product_ids.iter().map(String::as_str));
+        self.publish(&request.product_ids, by).await?;
+        Ok(Response::new(pb::PublishProductsResponse {}))
     }
 
     /// A product by id or slug; drafts exist for staff only.
@@ -194,7 +235,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::UpdateProductResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let _forgetting = self.shown.forgetting(&request.product_id);
+        let _forgetting = self.shown.forgetting([request.product_id.as_str()]);
         let product = self.change(request, by).await?;
         Ok(Response::new(pb::UpdateProductResponse {
             product: Some(self.encode_one(product).await?),
@@ -208,7 +249,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::DeleteProductResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let _forgetting = self.shown.forgetting(&request.product_id);
+        let _forgetting = self.shown.forgetting([request.product_id.as_str()]);
         self.delete(&request, by).await?;
         Ok(Response::new(pb::DeleteProductResponse {}))
     }
@@ -220,7 +261,9 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::AddVariantResponse>, Status> {
         let actor = Caller::of(&request)?.user()?;
         let addition = create::parse_addition(request.into_inner(), actor)?;
-        let _forgetting = self.shown.forgetting(&addition.product.to_string());
+        let _forgetting = self
+            .shown
+            .forgetting([addition.product.to_string().as_str()]);
         let now = time::to_micros(self.context.clock.now());
         let product = listing::add_variant(addition, &self.peers, &self.context, now).await?;
         Ok(Response::new(pb::AddVariantResponse {
@@ -235,7 +278,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::UpdateVariantResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let _forgetting = self.shown.forgetting(&request.product_id);
+        let _forgetting = self.shown.forgetting([request.product_id.as_str()]);
         let product = self.change_variant(request, by).await?;
         Ok(Response::new(pb::UpdateVariantResponse {
             product: Some(self.encode_one(product).await?),
@@ -249,7 +292,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::DeleteVariantResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
         let request = request.into_inner();
-        let _forgetting = self.shown.forgetting(&request.product_id);
+        let _forgetting = self.shown.forgetting([request.product_id.as_str()]);
         self.remove_variant(&request, by).await?;
         Ok(Response::new(pb::DeleteVariantResponse {}))
     }
@@ -279,7 +322,7 @@ impl CatalogService for Api {
     ) -> Result<Response<pb::CreateCategoryResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
         let now = time::to_micros(self.context.clock.now());
-        let _forgetting = self.shown.forgetting_lists();
+        let _forgetting = self.shown.forgetting([]);
         let category = Some(self.make_category(request.into_inner(), by, now).await?);
         Ok(Response::new(pb::CreateCategoryResponse { category }))
     }
@@ -290,7 +333,7 @@ impl CatalogService for Api {
         request: Request<pb::UpdateCategoryRequest>,
     ) -> Result<Response<pb::UpdateCategoryResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
-        let _forgetting = self.shown.forgetting_lists();
+        let _forgetting = self.shown.forgetting([]);
         let category = Some(self.change_category(request.into_inner(), by).await?);
         Ok(Response::new(pb::UpdateCategoryResponse { category }))
     }
@@ -301,7 +344,7 @@ impl CatalogService for Api {
         request: Request<pb::DeleteCategoryRequest>,
     ) -> Result<Response<pb::DeleteCategoryResponse>, Status> {
         let by = Caller::of(&request)?.user()?;
-        let _forgetting = self.shown.forgetting_lists();
+        let _forgetting = self.shown.forgetting([]);
         self.remove_category(request.into_inner(), by).await?;
         Ok(Response::new(pb::DeleteCategoryResponse {}))
     }
@@ -348,6 +391,15 @@ fn bounded(field: &str, count: usize, most: usize) -> Result<(), CatalogError> {
         field,
         format!("{count} entries, wanted at most {most}"),
     ))
+}
+
+/// Whether so many products can be taken at once.
+fn check_batch(count: usize) -> Result<(), CatalogError> {
+    if (1..=BATCH_MAX_PRODUCTS).contains(&count) {
+        return Ok(());
+    }
+    let text = format!("{count} entries, wanted 1 to {BATCH_MAX_PRODUCTS}");
+    Err(refused("products", text))
 }
 
 fn refused(name: impl Into<String>, text: impl Into<String>) -> CatalogError {

@@ -1,5 +1,7 @@
 //! How a product that is there changes: each change locks it, decides, writes and announces in one transaction.
 
+use std::{collections::HashMap, slice};
+
 use holdfast_kernel::{Id, Timestamp, id};
 use holdfast_platform::{database, service::Context};
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -39,8 +41,9 @@ pub(crate) async fn change(
         save(&mut tx, &product, now).await?;
     } else if product.version != version {
         // What it is found by is what it was: who publishes a shop does not write its words again.
-        store::save_status(&mut tx, &product).await?;
-        messages::announce_updated(&mut tx, &product, now).await?;
+        let changed = slice::from_ref(&product);
+        store::save_statuses(&mut tx, changed).await?;
+        messages::announce_updated(&mut tx, changed, now).await?;
     }
     if product.version != version {
         let done = Action::ProductChanged {
@@ -51,6 +54,45 @@ pub(crate) async fn change(
     }
     commit(tx, context).await?;
     Ok(product)
+}
+
+/// Puts products on sale as they stand, all of them or none; those that are on sale stay as they are.
+///
+/// They are given in the order of the ids, each of which is there once.
+pub(crate) async fn publish(
+    ids: &[Id<id::Product>],
+    by: Id<id::User>,
+    context: &Context,
+    now: Timestamp,
+) -> Result<Vec<Product>, CatalogError> {
+    let mut tx = database::begin(&context.database).await?;
+    let standing = store::lock_products(&mut tx, ids).await?;
+    let mut standing: HashMap<_, _> = (standing.into_iter())
+        .map(|product| (product.id.uuid(), product))
+        .collect();
+    let unknown = ids.iter().filter(|id| !standing.contains_key(&id.uuid()));
+    let unknown: Vec<_> = unknown.copied().collect();
+    if !unknown.is_empty() {
+        return Err(CatalogError::UnknownProducts(unknown));
+    }
+    let (mut published, mut changed) = (Vec::with_capacity(ids.len()), Vec::new());
+    for before in ids.iter().filter_map(|id| standing.remove(&id.uuid())) {
+        let version = before.version;
+        let product = before.publish();
+        if product.version != version {
+            changed.push(product.clone());
+        }
+        published.push(product);
+    }
+    store::save_statuses(&mut tx, &changed).await?;
+    messages::announce_updated(&mut tx, &changed, now).await?;
+    let done = changed.iter().map(|product| Action::ProductChanged {
+        product_id: product.id,
+        status: product.status.as_str(),
+    });
+    messages::record(&mut tx, by, done, now).await?;
+    commit(tx, context).await?;
+    Ok(published)
 }
 
 /// Changes one variant.
@@ -135,7 +177,7 @@ pub(crate) async fn lock(
     db: &mut PgConnection,
     id: Id<id::Product>,
 ) -> Result<Product, CatalogError> {
-    let found = store::lock_product(db, id).await?;
+    let found = store::lock_products(db, &[id]).await?.pop();
     found.ok_or(CatalogError::UnknownProduct)
 }
 
@@ -155,7 +197,8 @@ pub(crate) async fn save(
     product: &Product,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
+    let product = slice::from_ref(product);
     let findable = search::findable(db, product).await?;
-    store::save_product(db, product, &findable).await?;
+    store::save_products(db, &findable).await?;
     messages::announce_updated(db, product, now).await
 }

@@ -3,7 +3,7 @@
 pub(crate) mod category;
 pub(crate) mod words;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_kernel::{Currency, Id, Money, Sku, Timestamp, id};
 
@@ -149,6 +149,12 @@ impl Product {
         }
         let status = change.status.unwrap_or(self.status);
         Ok(self.become_with(draft, status))
+    }
+
+    /// On sale.
+    pub(crate) fn publish(self) -> Self {
+        let draft = self.draft.clone();
+        self.become_with(draft, Status::Published)
     }
 
     /// With one more variant, behind the others.
@@ -326,8 +332,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Options of all variants: each name with the values there are.
-    pub(crate) fn options(&self) -> HashSet<(&str, &str)> {
+    /// Options of all variants: each name with the values there are, in order.
+    pub(crate) fn options(&self) -> BTreeSet<(&str, &str)> {
         self.variants
             .iter()
             .flat_map(|variant| &variant.options)

@@ -29,6 +29,8 @@ pub(crate) enum CatalogError {
     SkuTaken(Vec<Sku>),
     #[error("no such product")]
     UnknownProduct,
+    #[error("{} of the products are not there", .0.len())]
+    UnknownProducts(Vec<Id<id::Product>>),
     #[error("the product has no such variant")]
     UnknownVariant,
     #[error("a product keeps its last variant; delete the product")]
@@ -78,6 +80,12 @@ impl From<CatalogError> for Fault {
             }
             CatalogError::UnknownProduct => {
                 Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", text)
+            }
+            CatalogError::UnknownProducts(products) => {
+                let fault = Fault::new(FaultCode::NotFound, "UNKNOWN_PRODUCT", text);
+                products.into_iter().fold(fault, |fault, product| {
+                    fault.item([("product", Value::from(product.to_string()))])
+                })
             }
             CatalogError::UnknownVariant => {
                 Fault::new(FaultCode::NotFound, "UNKNOWN_VARIANT", text)

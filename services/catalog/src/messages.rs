@@ -46,12 +46,17 @@ struct ProductDeleted<'a> {
     product_id: &'a str,
 }
 
-/// Announces that a product is new or has changed.
+/// Announces that products are new or have changed.
 pub(crate) async fn announce_updated(
     db: &mut PgConnection,
-    product: &Product,
+    products: &[Product],
     now: Timestamp,
 ) -> Result<(), CatalogError> {
+    let news = products.iter().map(|product| updated(product, now));
+    Ok(outbox::announce_all(db, news.collect()).await?)
+}
+
+fn updated(product: &Product, now: Timestamp) -> Announcement {
     let product_id = product.id.to_string();
     let data = ProductUpdated {
         product_id: &product_id,
@@ -60,15 +65,14 @@ pub(crate) async fn announce_updated(
             .map(|variant| variant.sku.as_str())
             .collect(),
     };
-    let message = Announcement::new(
+    Announcement::new(
         TOPIC,
         "product.updated",
         &product_id,
         product.version,
         now,
         &data,
-    );
-    Ok(outbox::announce(db, message).await?)
+    )
 }
 
 /// Announces that a product is gone for good, by a last version of its own.

@@ -4,7 +4,11 @@
 //! words that no product knows are taken for misspelt: the nearest known words stand in for them. What has the words in
 //! its name comes before what has them in a sku or an option, then in a category, then in the description.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    slice,
+    time::Duration,
+};
 
 use holdfast_kernel::{Timestamp, page::InvalidPage, time};
 use holdfast_platform::{database, service::Context};
@@ -22,7 +26,7 @@ use crate::{
     store::{self, Counted, Filter, Findable, Hit, Shelf, Terms},
 };
 
-/// Products of a result whose facets are counted.
+/// Products of a result that are counted, the newest.
 pub(crate) const COUNTED_MAX_PRODUCTS: usize = 10_000;
 /// Prices between which products are counted, in minor units.
 pub(crate) const PRICE_STEPS: [i64; 16] = [
@@ -117,31 +121,17 @@ impl Sort {
 
 /// Finds products.
 pub(crate) async fn find(db: &mut PgConnection, wish: &Wish) -> Result<Found, CatalogError> {
-    let counting = wish.facets && wish.place.is_none();
-    let wanted = if counting {
-        COUNTED_MAX_PRODUCTS.max(wish.size)
-    } else {
-        wish.size
-    };
     // One more tells whether there are more.
-    let limit = wanted + 1;
-    let mut hits = match &wish.query {
-        Some(query) => find_by_words(db, query, wish, limit).await?,
-        None => browse(db, wish, limit).await?,
+    let limit = wish.size + 1;
+    let (meant, mut hits) = match &wish.query {
+        Some(query) => {
+            let (meant, hits) = find_by_words(db, query, wish, limit).await?;
+            (Some(meant), hits)
+        }
+        None => (None, browse(db, wish, limit).await?),
     };
-    let facets = if counting {
-        let complete = hits.len() <= COUNTED_MAX_PRODUCTS;
-        let ids: Vec<Uuid> = hits
-            .iter()
-            .take(COUNTED_MAX_PRODUCTS)
-            .map(|hit| hit.id)
-            .collect();
-        let counts = store::count_facets(db, &ids, wish.filter.currency, &PRICE_STEPS).await?;
-        Some(Facets {
-            counts,
-            counted: ids.len(),
-            complete,
-        })
+    let facets = if wish.facets && wish.place.is_none() {
+        Some(count(db, meant.as_ref(), wish).await?)
     } else {
         None
     };
@@ -159,16 +149,30 @@ pub(crate) async fn find(db: &mut PgConnection, wish: &Wish) -> Result<Found, Ca
     })
 }
 
-/// What a product is found by, as it is now.
-pub(crate) async fn findable(
+/// Products with what they are found by, as they are now.
+pub(crate) async fn findable<'a>(
     db: &mut PgConnection,
-    product: &Product,
-) -> Result<Findable, CatalogError> {
-    let draft = &product.draft;
-    let categories = match &draft.category {
-        Some(category) => store::category_names(db, category).await?,
-        None => Vec::new(),
+    products: &'a [Product],
+) -> Result<Vec<Findable<'a>>, CatalogError> {
+    let categories: BTreeSet<&str> = (products.iter())
+        .filter_map(|product| product.draft.category.as_deref())
+        .collect();
+    let names = if categories.is_empty() {
+        HashMap::new()
+    } else {
+        store::category_names(db, &categories.into_iter().collect::<Vec<_>>()).await?
     };
+    let findable = products.iter().map(|product| {
+        let category = product.draft.category.as_ref();
+        let way_up = category.and_then(|category| names.get(category));
+        found_by(product, way_up.map(Vec::as_slice).unwrap_or_default())
+    });
+    Ok(findable.collect())
+}
+
+/// `categories` are the names of those it is in, from its own to the root.
+fn found_by<'a>(product: &'a Product, categories: &[String]) -> Findable<'a> {
+    let draft = &product.draft;
     let mut document = Document::default();
     document.add(&draft.name, Weight::Name);
     for variant in &draft.variants {
@@ -177,14 +181,16 @@ pub(crate) async fn findable(
             document.add(&variant.name, Weight::SkuOrOption);
         }
     }
-    for (_, value) in draft.options() {
+    let options = draft.options();
+    for (_, value) in &options {
         document.add(value, Weight::SkuOrOption);
     }
-    for category in &categories {
+    for category in categories {
         document.add(category, Weight::Category);
     }
     document.add(&draft.description, Weight::Description);
-    Ok(Findable {
+    Findable {
+        product,
         vector: document.to_vector(),
         sort_name: folded_name(&draft.name),
         words: document
@@ -192,7 +198,9 @@ pub(crate) async fn findable(
             .into_iter()
             .map(ToOwned::to_owned)
             .collect(),
-    })
+        options,
+        lows: draft.lowest_prices(),
+    }
 }
 
 /// Keeps products found by what they are, where those who changed them did not: after an update of the program that
@@ -218,9 +226,8 @@ async fn refind_one(context: &Context) -> Result<bool, CatalogError> {
         return Ok(false);
     };
     if let Some(product) = store::find_product(&mut tx, id).await? {
-        let findable = findable(&mut tx, &product).await?;
-        store::save_words(&mut tx, id, &findable).await?;
-        store::save_findable(&mut tx, &product, &findable).await?;
+        let findable = findable(&mut tx, slice::from_ref(&product)).await?;
+        store::save_products(&mut tx, &findable).await?;
         let now = time::to_micros(context.clock.now());
         messages::announce_listing(&mut tx, Some(id), now).await?;
     }
@@ -228,15 +235,16 @@ async fn refind_one(context: &Context) -> Result<bool, CatalogError> {
     Ok(true)
 }
 
+/// What has the words, or else what has those that were meant; and which those are.
 async fn find_by_words(
     db: &mut PgConnection,
     query: &Query,
     wish: &Wish,
     limit: usize,
-) -> Result<Vec<Hit>, CatalogError> {
+) -> Result<(Query, Vec<Hit>), CatalogError> {
     let hits = search(db, query, wish, limit).await?;
     if !hits.is_empty() {
-        return Ok(hits);
+        return Ok((query.clone(), hits));
     }
     let unknown = store::unknown_words(db, &query.doubtful()).await?;
     let mut near = BTreeMap::new();
@@ -245,10 +253,28 @@ async fn find_by_words(
         near.insert(word, words);
     }
     let meant = query.clone().meaning(&near);
-    if meant == *query {
-        return Ok(hits);
-    }
-    search(db, &meant, wish, limit).await
+    let hits = if meant == *query {
+        hits
+    } else {
+        search(db, &meant, wish, limit).await?
+    };
+    Ok((meant, hits))
+}
+
+async fn count(
+    db: &mut PgConnection,
+    query: Option<&Query>,
+    wish: &Wish,
+) -> Result<Facets, CatalogError> {
+    let all = query.map(Query::to_match);
+    let most = COUNTED_MAX_PRODUCTS;
+    let (counts, found) =
+        store::count_facets(db, all.as_deref(), &wish.filter, &PRICE_STEPS, most).await?;
+    Ok(Facets {
+        counts,
+        counted: found.min(most),
+        complete: found <= most,
+    })
 }
 
 async fn search(

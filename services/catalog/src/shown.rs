@@ -105,22 +105,17 @@ impl Shown {
         Ok(found.await?)
     }
 
-    /// Forgets, when the guard goes, what a write to this product may have changed: whatever came of it, and before
-    /// anybody is answered.
-    pub(crate) fn forgetting(&self, product: &str) -> Forgetting<'_> {
+    /// Forgets, when the guard goes, what a write to these products may have changed: whatever came of it, and before
+    /// anybody is answered. A write to the tree of categories names none, and changes only lists.
+    pub(crate) fn forgetting<'a>(
+        &self,
+        products: impl IntoIterator<Item = &'a str>,
+    ) -> Forgetting<'_> {
         // What is no id names no product, as the write will find out.
-        let product = product.parse::<Id<id::Product>>().ok();
+        let ids = (products.into_iter()).filter_map(|product| product.parse().ok());
         Forgetting {
             shown: self,
-            product: product.map(|id| id.to_string()),
-        }
-    }
-
-    /// The same of a write to the tree of categories, which changes only lists.
-    pub(crate) fn forgetting_lists(&self) -> Forgetting<'_> {
-        Forgetting {
-            shown: self,
-            product: None,
+            products: ids.collect(),
         }
     }
 
@@ -160,15 +155,15 @@ impl Listener for Shown {
 #[must_use]
 pub(crate) struct Forgetting<'a> {
     shown: &'a Shown,
-    product: Option<String>,
+    products: Vec<Id<id::Product>>,
 }
 
 impl Drop for Forgetting<'_> {
     fn drop(&mut self) {
-        match &self.product {
-            Some(product) => self.shown.forget(product),
-            None => self.shown.lists.forget_all(),
+        for product in &self.products {
+            self.shown.forget(&product.to_string());
         }
+        self.shown.lists.forget_all();
     }
 }
 

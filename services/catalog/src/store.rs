@@ -5,10 +5,11 @@ mod rating;
 mod search;
 mod stock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use holdfast_kernel::{Currency, Id, Money, RequestId, Sku, Timestamp, id};
 use jiff_sqlx::ToSqlx;
+use serde::Serialize;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
@@ -26,80 +27,81 @@ pub(crate) struct Quote {
     pub(crate) price: Money,
 }
 
-/// The fingerprint of the request that made this product, if it was made.
-pub(crate) async fn find_fingerprint(
+/// The fingerprints of the requests that made those of the products that are there.
+pub(crate) async fn find_fingerprints(
     db: &mut PgConnection,
-    product: Id<id::Product>,
-) -> Result<Option<Vec<u8>>, CatalogError> {
+    products: &[Id<id::Product>],
+) -> Result<Vec<Vec<u8>>, CatalogError> {
     Ok(
-        sqlx::query_scalar("SELECT fingerprint FROM product WHERE id = $1")
-            .bind(product.uuid())
-            .fetch_optional(db)
+        sqlx::query_scalar("SELECT fingerprint FROM product WHERE id = ANY ($1)")
+            .bind(uuids(products))
+            .fetch_all(db)
             .await?,
     )
 }
 
-/// Whether the slug is taken. Nobody else takes it until the transaction ends.
-pub(crate) async fn lock_slug(db: &mut PgConnection, slug: &str) -> Result<bool, CatalogError> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(slug)
-        .execute(&mut *db)
+/// Those of the slugs that are taken. Nobody else takes any of them until the transaction ends.
+///
+/// They are given in order, so that two who want the same ones never wait for each other in a circle.
+pub(crate) async fn lock_slugs(
+    db: &mut PgConnection,
+    slugs: &[&str],
+) -> Result<HashSet<String>, CatalogError> {
+    sqlx::query(
+        "SELECT pg_advisory_xact_lock(hashtextextended(slug, 0)) FROM unnest($1::text[]) AS slug",
+    )
+    .bind(slugs)
+    .execute(&mut *db)
+    .await?;
+    let taken: Vec<String> = sqlx::query_scalar("SELECT slug FROM product WHERE slug = ANY ($1)")
+        .bind(slugs)
+        .fetch_all(db)
         .await?;
-    Ok(
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM product WHERE slug = $1)")
-            .bind(slug)
-            .fetch_one(db)
-            .await?,
-    )
+    Ok(taken.into_iter().collect())
 }
 
-/// Those of the skus that a product other than this one has or once had.
+/// Those of the skus that a product other than these has or once had.
 pub(crate) async fn find_taken_skus(
     db: &mut PgConnection,
     skus: &[&str],
-    product: Id<id::Product>,
+    products: &[Id<id::Product>],
 ) -> Result<Vec<Sku>, CatalogError> {
     let taken: Vec<String> = sqlx::query_scalar(
-        "SELECT sku FROM variant WHERE sku = ANY ($1) AND product_id <> $2 ORDER BY sku",
+        "SELECT sku FROM variant WHERE sku = ANY ($1) AND product_id <> ALL ($2) ORDER BY sku",
     )
     .bind(skus)
-    .bind(product.uuid())
+    .bind(uuids(products))
     .fetch_all(db)
     .await?;
     taken.iter().map(|sku| read_sku(sku)).collect()
 }
 
-/// Writes a new product with its variants.
-pub(crate) async fn insert_product(
+/// Writes new products with their variants, all made by the request of this fingerprint.
+pub(crate) async fn insert_products(
     db: &mut PgConnection,
-    product: &Product,
-    findable: &Findable,
+    findable: &[Findable<'_>],
     fingerprint: &[u8],
 ) -> Result<(), CatalogError> {
-    let draft = &product.draft;
     sqlx::query(
         "INSERT INTO product (id, fingerprint, slug, name, description, kind, category, currency, images, status,
-                              created_at, version, document, sort_name, indexed)
-         VALUES ($1, $2, $3, $4, $5, 'good', $6, $7, $8, $9, $10, $11, $12::tsvector, $13, true)",
+                              created_at, version, document, sort_name, option_names, option_values,
+                              price_currencies, price_lows, indexed, found_version)
+         SELECT id, $2, slug, name, description, 'good', category, currency, images, status,
+                created_at, version, document::tsvector, sort_name, option_names, option_values,
+                price_currencies, price_lows, true, version
+         FROM jsonb_to_recordset($1)
+              AS given (id uuid, slug text, name text, description text, category text, currency text, images text[],
+                        status text, created_at timestamptz, version bigint, document text, sort_name text,
+                        option_names text[], option_values text[], price_currencies text[], price_lows bigint[])",
     )
-    .bind(product.id.uuid())
+    .bind(Json(findable.iter().map(Written::of).collect::<Vec<_>>()))
     .bind(fingerprint)
-    .bind(&product.slug)
-    .bind(&draft.name)
-    .bind(&draft.description)
-    .bind(&draft.category)
-    .bind(draft.currency.code())
-    .bind(&draft.images)
-    .bind(product.status.as_str())
-    .bind(product.created_at.to_sqlx())
-    .bind(product.version)
-    .bind(&findable.vector)
-    .bind(&findable.sort_name)
     .execute(&mut *db)
     .await?;
-    write_variants(db, product).await?;
-    insert_prices(db, product).await?;
-    save_findable(db, product, findable).await
+    let products: Vec<&Product> = findable.iter().map(|found| found.product).collect();
+    write_variants(db, &products).await?;
+    insert_prices(db, &products).await?;
+    save_findable(db, findable).await
 }
 
 /// Writes the variants a product has, their prices too; others it had stay until [`retire_variants`].
@@ -107,7 +109,7 @@ pub(crate) async fn save_variants(
     db: &mut PgConnection,
     product: &Product,
 ) -> Result<(), CatalogError> {
-    write_variants(db, product).await?;
+    write_variants(db, &[product]).await?;
     sqlx::query(
         "DELETE FROM variant_price
          WHERE sku IN (SELECT sku FROM variant WHERE product_id = $1)",
@@ -115,57 +117,78 @@ pub(crate) async fn save_variants(
     .bind(product.id.uuid())
     .execute(&mut *db)
     .await?;
-    insert_prices(db, product).await
+    insert_prices(db, &[product]).await
 }
 
-async fn write_variants(db: &mut PgConnection, product: &Product) -> Result<(), CatalogError> {
-    let variants = &product.draft.variants;
-    let column = |read: fn(&Variant) -> &str| -> Vec<&str> { variants.iter().map(read).collect() };
-    let options: Vec<Json<&BTreeMap<String, String>>> = variants
-        .iter()
-        .map(|variant| Json(&variant.options))
+async fn write_variants(db: &mut PgConnection, products: &[&Product]) -> Result<(), CatalogError> {
+    let variants = || {
+        products.iter().flat_map(|product| {
+            let variants = (0_i64..).zip(&product.draft.variants);
+            variants.map(move |(position, variant)| (product.id, position, variant))
+        })
+    };
+    let skus: Vec<&str> = variants()
+        .map(|(.., variant)| variant.sku.as_str())
         .collect();
-    let prices: Vec<i64> = variants
-        .iter()
-        .map(|variant| variant.price.amount)
-        .collect();
-    let skus = column(|variant| variant.sku.as_str());
     let written = sqlx::query(
         "INSERT INTO variant (sku, product_id, position, name, options, price)
-         SELECT sku, $1, position - 1, name, options, price
-         FROM unnest($2::text[], $3::text[], $4::jsonb[], $5::bigint[])
-              WITH ORDINALITY AS given (sku, name, options, price, position)
+         SELECT sku, product_id, position, name, options, price
+         FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::jsonb[], $6::bigint[])
+              AS given (sku, product_id, position, name, options, price)
          ON CONFLICT (sku) DO UPDATE
          SET position = excluded.position, name = excluded.name, options = excluded.options,
              price = excluded.price, deleted_at = NULL
          WHERE variant.product_id = excluded.product_id",
     )
-    .bind(product.id.uuid())
     .bind(&skus)
-    .bind(column(|variant| &variant.name))
-    .bind(options)
-    .bind(prices)
+    .bind(
+        variants()
+            .map(|(product, ..)| product.uuid())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        variants()
+            .map(|(_, position, _)| position)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        variants()
+            .map(|(.., variant)| variant.name.as_str())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        variants()
+            .map(|(.., variant)| Json(&variant.options))
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        variants()
+            .map(|(.., variant)| variant.price.amount)
+            .collect::<Vec<_>>(),
+    )
     .execute(&mut *db)
     .await?
     .rows_affected();
     if written != skus.len() as u64 {
-        return Err(CatalogError::SkuTaken(
-            find_taken_skus(db, &skus, product.id).await?,
-        ));
+        let products: Vec<_> = products.iter().map(|product| product.id).collect();
+        let taken = find_taken_skus(db, &skus, &products).await?;
+        return Err(CatalogError::SkuTaken(taken));
     }
     Ok(())
 }
 
-/// Writes the prices of a product's variants in other currencies than its own.
-async fn insert_prices(db: &mut PgConnection, product: &Product) -> Result<(), CatalogError> {
-    let others = || {
-        let variants = product.draft.variants.iter();
-        variants.flat_map(|variant| {
-            let prices = variant.other_prices.iter();
-            prices.map(move |(currency, amount)| (variant.sku.as_str(), currency.code(), *amount))
-        })
-    };
-    if others().next().is_none() {
+/// Writes the prices of products' variants in other currencies than their own.
+async fn insert_prices(db: &mut PgConnection, products: &[&Product]) -> Result<(), CatalogError> {
+    let variants = (products.iter()).flat_map(|product| &product.draft.variants);
+    let (mut skus, mut currencies, mut amounts) = (Vec::new(), Vec::new(), Vec::new());
+    for variant in variants {
+        for (currency, amount) in &variant.other_prices {
+            skus.push(variant.sku.as_str());
+            currencies.push(currency.code());
+            amounts.push(*amount);
+        }
+    }
+    if skus.is_empty() {
         return Ok(());
     }
     sqlx::query(
@@ -173,13 +196,9 @@ async fn insert_prices(db: &mut PgConnection, product: &Product) -> Result<(), C
          SELECT sku, currency, price FROM unnest($1::text[], $2::text[], $3::bigint[])
               AS given (sku, currency, price)",
     )
-    .bind(others().map(|(sku, ..)| sku).collect::<Vec<_>>())
-    .bind(
-        others()
-            .map(|(_, currency, _)| currency)
-            .collect::<Vec<_>>(),
-    )
-    .bind(others().map(|(.., amount)| amount).collect::<Vec<_>>())
+    .bind(skus)
+    .bind(currencies)
+    .bind(amounts)
     .execute(db)
     .await?;
     Ok(())
@@ -245,56 +264,59 @@ pub(crate) async fn take_back_addition(
     Ok(deleted.rows_affected() > 0)
 }
 
-/// Takes back a draft that never came to be for sale.
-pub(crate) async fn delete_draft(
+/// Takes back those of the products that never came to be for sale.
+pub(crate) async fn delete_drafts(
     db: &mut PgConnection,
-    product: Id<id::Product>,
+    products: &[Id<id::Product>],
 ) -> Result<(), CatalogError> {
-    sqlx::query("DELETE FROM product WHERE id = $1 AND status = 'draft'")
-        .bind(product.uuid())
+    sqlx::query("DELETE FROM product WHERE id = ANY ($1) AND status = 'draft'")
+        .bind(uuids(products))
         .execute(db)
         .await?;
     Ok(())
 }
 
-/// Writes a changed product, without its variants.
-pub(crate) async fn save_product(
+/// Writes changed products, without their variants.
+pub(crate) async fn save_products(
     db: &mut PgConnection,
-    product: &Product,
-    findable: &Findable,
+    findable: &[Findable<'_>],
 ) -> Result<(), CatalogError> {
-    let draft = &product.draft;
     sqlx::query(
         "UPDATE product
-         SET name = $2, description = $3, category = $4, images = $5, status = $6, version = $7,
-             document = $8::tsvector, sort_name = $9, indexed = true
-         WHERE id = $1",
+         SET name = given.name, description = given.description, category = given.category, images = given.images,
+             status = given.status, version = given.version, document = given.document::tsvector,
+             sort_name = given.sort_name, option_names = given.option_names, option_values = given.option_values,
+             price_currencies = given.price_currencies, price_lows = given.price_lows,
+             indexed = true, found_version = given.version
+         FROM jsonb_to_recordset($1)
+              AS given (id uuid, name text, description text, category text, images text[], status text, version bigint,
+                        document text, sort_name text, option_names text[], option_values text[],
+                        price_currencies text[], price_lows bigint[])
+         WHERE product.id = given.id",
     )
-    .bind(product.id.uuid())
-    .bind(&draft.name)
-    .bind(&draft.description)
-    .bind(&draft.category)
-    .bind(&draft.images)
-    .bind(product.status.as_str())
-    .bind(product.version)
-    .bind(&findable.vector)
-    .bind(&findable.sort_name)
+    .bind(Json(findable.iter().map(Written::of).collect::<Vec<_>>()))
     .execute(&mut *db)
     .await?;
-    save_findable(db, product, findable).await
+    save_findable(db, findable).await
 }
 
-/// Writes whether a product that is otherwise as it was is on sale.
-pub(crate) async fn save_status(
+/// Writes whether products that are otherwise as they were are on sale.
+pub(crate) async fn save_statuses(
     db: &mut PgConnection,
-    product: &Product,
+    products: &[Product],
 ) -> Result<(), CatalogError> {
-    sqlx::query("UPDATE product SET status = $2, version = $3 WHERE id = $1")
-        .bind(product.id.uuid())
-        .bind(product.status.as_str())
-        .bind(product.version)
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "UPDATE product
+         SET status = given.status, version = given.version,
+             found_version = CASE WHEN found_version = product.version THEN given.version ELSE found_version END
+         FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS given (id, status, version)
+         WHERE product.id = given.id",
+    )
+    .bind(products.iter().map(|product| product.id.uuid()).collect::<Vec<_>>())
+    .bind(products.iter().map(|product| product.status.as_str()).collect::<Vec<_>>())
+    .bind(products.iter().map(|product| product.version).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -331,19 +353,20 @@ pub(crate) async fn find_product(
     Ok(with_variants(db, row.into_iter().collect()).await?.pop())
 }
 
-/// The product of this id, which nobody else changes until the transaction ends.
-pub(crate) async fn lock_product(
+/// Those of the products that are there, which nobody else changes until the transaction ends.
+pub(crate) async fn lock_products(
     db: &mut PgConnection,
-    product: Id<id::Product>,
-) -> Result<Option<Product>, CatalogError> {
-    let row: Option<ProductRow> = sqlx::query_as(
+    products: &[Id<id::Product>],
+) -> Result<Vec<Product>, CatalogError> {
+    // In order, so that two who lock the same ones never wait for each other in a circle.
+    let rows: Vec<ProductRow> = sqlx::query_as(
         "SELECT id, slug, name, description, category, currency, images, status, created_at, version
-         FROM product WHERE id = $1 AND deleted_at IS NULL FOR UPDATE",
+         FROM product WHERE id = ANY ($1) AND deleted_at IS NULL ORDER BY id FOR UPDATE",
     )
-    .bind(product.uuid())
-    .fetch_optional(&mut *db)
+    .bind(uuids(products))
+    .fetch_all(&mut *db)
     .await?;
-    Ok(with_variants(db, row.into_iter().collect()).await?.pop())
+    with_variants(db, rows).await
 }
 
 /// The product of this slug.
@@ -446,6 +469,56 @@ async fn with_variants(
             row.read(variants, &mut other_prices)
         })
         .collect()
+}
+
+fn uuids(products: &[Id<id::Product>]) -> Vec<Uuid> {
+    products.iter().map(|id| id.uuid()).collect()
+}
+
+/// A product's row as it is written, with what the product is found and counted by.
+#[derive(Serialize)]
+struct Written<'a> {
+    id: Uuid,
+    slug: &'a str,
+    name: &'a str,
+    description: &'a str,
+    category: Option<&'a str>,
+    currency: &'a str,
+    images: &'a [String],
+    status: &'a str,
+    created_at: String,
+    version: i64,
+    document: &'a str,
+    sort_name: &'a str,
+    option_names: Vec<&'a str>,
+    option_values: Vec<&'a str>,
+    price_currencies: Vec<&'a str>,
+    price_lows: Vec<i64>,
+}
+
+impl<'a> Written<'a> {
+    fn of(found: &'a Findable<'_>) -> Self {
+        let product = found.product;
+        let draft = &product.draft;
+        Self {
+            id: product.id.uuid(),
+            slug: &product.slug,
+            name: &draft.name,
+            description: &draft.description,
+            category: draft.category.as_deref(),
+            currency: draft.currency.code(),
+            images: &draft.images,
+            status: product.status.as_str(),
+            created_at: product.created_at.to_string(),
+            version: product.version,
+            document: &found.vector,
+            sort_name: &found.sort_name,
+            option_names: found.options.iter().map(|(name, _)| *name).collect(),
+            option_values: found.options.iter().map(|(_, value)| *value).collect(),
+            price_currencies: found.lows.keys().map(Currency::code).collect(),
+            price_lows: found.lows.values().copied().collect(),
+        }
+    }
 }
 
 #[derive(sqlx::FromRow)]

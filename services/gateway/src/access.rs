@@ -69,6 +69,8 @@ pub const ACCESS: &[(&str, &str, Audience)] = &[
     ("GET", "/v1/products/{id}", Audience::Anyone),
     ("PATCH", "/v1/products/{id}", Audience::Admin),
     ("DELETE", "/v1/products/{id}", Audience::Admin),
+    ("POST", "/v1/product-batches", Audience::Admin),
+    ("POST", "/v1/product-publications", Audience::Admin),
     ("POST", "/v1/products/{id}/variants", Audience::Admin),
     ("PATCH", "/v1/products/{id}/variants/{sku}", Audience::Admin),
     ("DELETE", "/v1/products/{id}/variants/{sku}", Audience::Admin),

@@ -3,7 +3,7 @@
 use holdfast_kernel::{Id, id, time};
 use holdfast_proto::catalog::v1 as pb;
 
-use super::{Api, parse_money, parse_prices};
+use super::{Api, check_batch, parse_money, parse_prices, refused};
 use crate::{
     changing,
     domain::{Change, Product, Status, VariantChange},
@@ -37,6 +37,29 @@ impl Api {
         let now = time::to_micros(self.context.clock.now());
         let expected = expected(request.expected_version);
         changing::change(id, change, expected, by, &self.context, now).await
+    }
+
+    pub(super) async fn publish(
+        &self,
+        products: &[String],
+        by: Id<id::User>,
+    ) -> Result<(), CatalogError> {
+        check_batch(products.len())?;
+        let mut ids: Vec<Id<id::Product>> = Vec::with_capacity(products.len());
+        for (at, product) in products.iter().enumerate() {
+            let place = || format!("products[{at}]");
+            let id = product
+                .parse()
+                .map_err(|error| refused(place(), format!("{error}")))?;
+            if ids.contains(&id) {
+                return Err(refused(place(), "stands in the batch already"));
+            }
+            ids.push(id);
+        }
+        let now = time::to_micros(self.context.clock.now());
+        changing::publish(&ids, by, &self.context, now)
+            .await
+            .map(drop)
     }
 
     pub(super) async fn delete(

@@ -46,17 +46,18 @@ pub(crate) async fn find_made_category(
     )
 }
 
-/// Whether there is a category of this slug.
-pub(crate) async fn category_exists(
+/// Those of the slugs that no category has.
+pub(crate) async fn missing_categories(
     db: &mut PgConnection,
-    slug: &str,
-) -> Result<bool, CatalogError> {
-    Ok(
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM category WHERE slug = $1)")
-            .bind(slug)
-            .fetch_one(db)
-            .await?,
+    slugs: &[&str],
+) -> Result<Vec<String>, CatalogError> {
+    Ok(sqlx::query_scalar(
+        "SELECT given FROM unnest($1::text[]) AS given
+         WHERE NOT EXISTS (SELECT 1 FROM category WHERE slug = given)",
     )
+    .bind(slugs)
+    .fetch_all(db)
+    .await?)
 }
 
 /// Writes a new category; one that a product names has no maker of its own.

@@ -1,6 +1,6 @@
 //! Every statement that finds products, and those that keep what they are found by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_kernel::{Currency, Id, Timestamp, id};
 use jiff_sqlx::ToSqlx;
@@ -9,13 +9,18 @@ use uuid::Uuid;
 
 use crate::{domain::Product, error::CatalogError};
 
-/// What a product is found by.
-pub(crate) struct Findable {
+/// A product with what it is found and counted by.
+pub(crate) struct Findable<'a> {
+    pub(crate) product: &'a Product,
     /// As PostgreSQL writes a `tsvector`.
     pub(crate) vector: String,
     pub(crate) sort_name: String,
     /// Whole words, in order.
     pub(crate) words: Vec<String>,
+    /// Names and values.
+    pub(crate) options: BTreeSet<(&'a str, &'a str)>,
+    /// The lowest price in each currency.
+    pub(crate) lows: BTreeMap<Currency, i64>,
 }
 
 /// What products have to be to be found.
@@ -64,7 +69,7 @@ pub(crate) struct Hit {
 /// How many of some products have something.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Counted {
-    /// `category`, `option`, `currency` or `price`.
+    /// `category`, `option`, `currency` or `price`; `found`: all of them.
     pub(crate) facet: String,
     /// The category's slug, the option's name, or the currency.
     pub(crate) name: String,
@@ -198,6 +203,81 @@ const DEAREST: &str = "
     ORDER BY pp.low DESC, left(coalesce(p.sort_name, ''), 32) COLLATE \"C\", p.id
     LIMIT $10";
 
+/// What the newest of the products that have the words have, and how many of them have it.
+const COUNT_FOUND: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT p.category, p.currency, p.option_names, p.option_values, p.price_currencies, p.price_lows
+        FROM product p
+        LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($2::text, p.currency)
+        WHERE p.document @@ $1::tsquery
+          AND (p.status = 'published' OR $3) AND p.deleted_at IS NULL
+          AND ($2::text IS NULL OR pp.currency IS NOT NULL)
+          AND ($4::text[] IS NULL OR p.category = ANY ($4))
+          AND ($5::bigint IS NULL OR pp.low >= $5)
+          AND ($6::bigint IS NULL OR pp.low <= $6)
+          AND ($7::jsonb = '{}' OR EXISTS (
+              SELECT 1 FROM variant v
+              WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $7))
+        ORDER BY p.created_at DESC, p.id DESC
+        LIMIT $9 + 1
+    ), hit AS (
+        SELECT category, currency, option_names, option_values, price_currencies, price_lows
+        FROM found LIMIT $9
+    ), had AS (
+        SELECT unnest(option_names) AS name, unnest(option_values) AS value FROM hit
+    ), priced AS (
+        SELECT currency AS own, unnest(price_currencies) AS currency, unnest(price_lows) AS low FROM hit
+    )
+    SELECT 'found' AS facet, '' AS name, '' AS value, 0 AS step, count(*) AS count FROM found
+    UNION ALL
+    SELECT 'category', category, '', 0, count(*) FROM hit WHERE category IS NOT NULL GROUP BY category
+    UNION ALL
+    SELECT 'option', name, value, 0, count(*) FROM had GROUP BY name, value
+    UNION ALL
+    SELECT 'currency', currency, '', 0, count(*) FROM priced GROUP BY currency
+    UNION ALL
+    SELECT 'price', currency, '', width_bucket(low, $8::bigint[]), count(*)
+    FROM priced WHERE currency = coalesce($2, own)
+    GROUP BY currency, 4
+    ORDER BY facet, count DESC, name, value";
+
+/// The same of products whatever they are called.
+const COUNT_ALL: &str = "
+    WITH found AS MATERIALIZED (
+        SELECT p.category, p.currency, p.option_names, p.option_values, p.price_currencies, p.price_lows
+        FROM product p
+        LEFT JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($1::text, p.currency)
+        WHERE (p.status = 'published' OR $2) AND p.deleted_at IS NULL
+          AND ($1::text IS NULL OR pp.currency IS NOT NULL)
+          AND ($3::text[] IS NULL OR p.category = ANY ($3))
+          AND ($4::bigint IS NULL OR pp.low >= $4)
+          AND ($5::bigint IS NULL OR pp.low <= $5)
+          AND ($6::jsonb = '{}' OR EXISTS (
+              SELECT 1 FROM variant v
+              WHERE v.product_id = p.id AND v.deleted_at IS NULL AND v.options @> $6))
+        ORDER BY p.created_at DESC, p.id DESC
+        LIMIT $8 + 1
+    ), hit AS (
+        SELECT category, currency, option_names, option_values, price_currencies, price_lows
+        FROM found LIMIT $8
+    ), had AS (
+        SELECT unnest(option_names) AS name, unnest(option_values) AS value FROM hit
+    ), priced AS (
+        SELECT currency AS own, unnest(price_currencies) AS currency, unnest(price_lows) AS low FROM hit
+    )
+    SELECT 'found' AS facet, '' AS name, '' AS value, 0 AS step, count(*) AS count FROM found
+    UNION ALL
+    SELECT 'category', category, '', 0, count(*) FROM hit WHERE category IS NOT NULL GROUP BY category
+    UNION ALL
+    SELECT 'option', name, value, 0, count(*) FROM had GROUP BY name, value
+    UNION ALL
+    SELECT 'currency', currency, '', 0, count(*) FROM priced GROUP BY currency
+    UNION ALL
+    SELECT 'price', currency, '', width_bucket(low, $7::bigint[]), count(*)
+    FROM priced WHERE currency = coalesce($1, own)
+    GROUP BY currency, 4
+    ORDER BY facet, count DESC, name, value";
+
 /// Products that have the words, from behind `place` on, by `sort`.
 pub(crate) async fn search_products(
     db: &mut PgConnection,
@@ -260,7 +340,7 @@ pub(crate) async fn browse_products(
 }
 
 /// With the next six values bound: what every search narrows by, in the order in which all of them have it.
-fn narrowed<'q>(asked: Asked<'q>, filter: &'q Filter) -> Asked<'q> {
+fn narrowed<'q, T>(asked: Asked<'q, T>, filter: &'q Filter) -> Asked<'q, T> {
     asked
         .bind(filter.currency.as_ref().map(Currency::code))
         .bind(filter.drafts)
@@ -270,43 +350,30 @@ fn narrowed<'q>(asked: Asked<'q>, filter: &'q Filter) -> Asked<'q> {
         .bind(Json(&filter.options))
 }
 
-type Asked<'q> = QueryAs<'q, Postgres, Hit, PgArguments>;
+type Asked<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
 
-/// How many of these products are in which category, have which option, are sold in which currency and at which price:
-/// in the currency, or each in its own, by the steps between prices.
+/// How many of the products found are in which category, have which option, are sold in which currency and at which price:
+/// in the currency, or each in its own, by the steps between prices. Of the newest `most` of them; and how many there are,
+/// where not more than that.
 pub(crate) async fn count_facets(
     db: &mut PgConnection,
-    products: &[Uuid],
-    currency: Option<Currency>,
+    words: Option<&str>,
+    filter: &Filter,
     steps: &[i64],
-) -> Result<Vec<Counted>, CatalogError> {
-    Ok(sqlx::query_as(
-        "SELECT 'category' AS facet, p.category AS name, '' AS value, 0 AS step, count(*) AS count
-         FROM product p
-         WHERE p.id = ANY ($1) AND p.category IS NOT NULL
-         GROUP BY p.category
-         UNION ALL
-         SELECT 'option', o.key, o.value, 0, count(DISTINCT v.product_id)
-         FROM variant v CROSS JOIN LATERAL jsonb_each_text(v.options) AS o
-         WHERE v.product_id = ANY ($1) AND v.deleted_at IS NULL
-         GROUP BY o.key, o.value
-         UNION ALL
-         SELECT 'currency', pp.currency, '', 0, count(*)
-         FROM product_price pp
-         WHERE pp.product_id = ANY ($1)
-         GROUP BY pp.currency
-         UNION ALL
-         SELECT 'price', pp.currency, '', width_bucket(pp.low, $3::bigint[]), count(*)
-         FROM product p JOIN product_price pp ON pp.product_id = p.id AND pp.currency = coalesce($2, p.currency)
-         WHERE p.id = ANY ($1)
-         GROUP BY pp.currency, 4
-         ORDER BY facet, count DESC, name, value",
-    )
-    .bind(products)
-    .bind(currency.as_ref().map(Currency::code))
-    .bind(steps)
-    .fetch_all(db)
-    .await?)
+    most: usize,
+) -> Result<(Vec<Counted>, usize), CatalogError> {
+    let asked = match words {
+        Some(words) => sqlx::query_as(COUNT_FOUND).bind(words),
+        None => sqlx::query_as(COUNT_ALL),
+    };
+    let mut counts: Vec<Counted> = narrowed(asked, filter)
+        .bind(steps)
+        .bind(most as i64)
+        .fetch_all(db)
+        .await?;
+    let found = counts.iter().position(|counted| counted.facet == "found");
+    let found = found.map_or(0, |at| counts.remove(at).count);
+    Ok((counts, found as usize))
 }
 
 /// Those of the words that no product has, not even as the beginning of one.
@@ -340,51 +407,44 @@ pub(crate) async fn words_near(
     )
 }
 
-/// Writes the prices and words that a product is found by; the rest stands in its row.
+/// Writes the prices and words that products are found by; the rest stands in their rows.
 pub(crate) async fn save_findable(
     db: &mut PgConnection,
-    product: &Product,
-    findable: &Findable,
+    findable: &[Findable<'_>],
 ) -> Result<(), CatalogError> {
-    let lowest = product.draft.lowest_prices();
-    let currencies: Vec<&str> = lowest.keys().map(Currency::code).collect();
-    let lows: Vec<i64> = lowest.values().copied().collect();
+    let lows = || {
+        findable.iter().flat_map(|found| {
+            let lows = found.lows.iter();
+            lows.map(|(currency, low)| (found.product.id.uuid(), currency.code(), *low))
+        })
+    };
+    let words: BTreeSet<&str> = (findable.iter().flat_map(|found| &found.words))
+        .map(String::as_str)
+        .collect();
     // Words in order, so that two who write the same ones never wait for each other in a circle.
     sqlx::query(
-        "WITH gone AS (
-             DELETE FROM product_price WHERE product_id = $1 AND currency <> ALL ($2)
+        "WITH given AS (
+             SELECT product_id, currency, low FROM unnest($2::uuid[], $3::text[], $4::bigint[]) AS given (product_id, currency, low)
+         ), gone AS (
+             DELETE FROM product_price old
+             WHERE product_id = ANY ($1)
+               AND NOT EXISTS (SELECT 1 FROM given WHERE given.product_id = old.product_id AND given.currency = old.currency)
          ), priced AS (
              INSERT INTO product_price (product_id, currency, low)
-             SELECT $1, currency, low FROM unnest($2::text[], $3::bigint[]) AS given (currency, low)
+             SELECT product_id, currency, low FROM given
              ON CONFLICT (product_id, currency) DO UPDATE SET low = excluded.low
          )
          INSERT INTO word (word)
-         SELECT given FROM unnest($4::text[]) AS given
-         WHERE NOT EXISTS (SELECT 1 FROM word WHERE word = given COLLATE \"C\")
-         ORDER BY given COLLATE \"C\"
+         SELECT told FROM unnest($5::text[]) AS told
+         WHERE NOT EXISTS (SELECT 1 FROM word WHERE word = told COLLATE \"C\")
+         ORDER BY told COLLATE \"C\"
          ON CONFLICT DO NOTHING",
     )
-    .bind(product.id.uuid())
-    .bind(currencies)
-    .bind(lows)
-    .bind(&findable.words)
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Writes what is found by the words of a product whose own columns stay.
-pub(crate) async fn save_words(
-    db: &mut PgConnection,
-    product: Id<id::Product>,
-    findable: &Findable,
-) -> Result<(), CatalogError> {
-    sqlx::query(
-        "UPDATE product SET document = $2::tsvector, sort_name = $3, indexed = true WHERE id = $1",
-    )
-    .bind(product.uuid())
-    .bind(&findable.vector)
-    .bind(&findable.sort_name)
+    .bind(findable.iter().map(|found| found.product.id.uuid()).collect::<Vec<_>>())
+    .bind(lows().map(|(product, ..)| product).collect::<Vec<_>>())
+    .bind(lows().map(|(_, currency, _)| currency).collect::<Vec<_>>())
+    .bind(lows().map(|(.., low)| low).collect::<Vec<_>>())
+    .bind(words.into_iter().collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())
@@ -395,7 +455,7 @@ pub(crate) async fn lock_unfindable(
     db: &mut PgConnection,
 ) -> Result<Option<Id<id::Product>>, CatalogError> {
     let id: Option<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM product WHERE NOT indexed AND deleted_at IS NULL
+        "SELECT id FROM product WHERE (NOT indexed OR found_version <> version) AND deleted_at IS NULL
          ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
     )
     .fetch_optional(db)
@@ -415,22 +475,27 @@ pub(crate) async fn refind_branch(
     Ok(())
 }
 
-/// Names of a category and of those it hangs below.
+/// Names of each of these categories and of those it hangs below, by slug.
 pub(crate) async fn category_names(
     db: &mut PgConnection,
-    slug: &str,
-) -> Result<Vec<String>, CatalogError> {
-    Ok(sqlx::query_scalar(
+    slugs: &[&str],
+) -> Result<HashMap<String, Vec<String>>, CatalogError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
         "WITH RECURSIVE above AS (
-             SELECT slug, name, parent FROM category WHERE slug = $1
+             SELECT slug AS leaf, slug, name, parent FROM category WHERE slug = ANY ($1)
              UNION
-             SELECT c.slug, c.name, c.parent FROM category c JOIN above ON c.slug = above.parent
+             SELECT above.leaf, c.slug, c.name, c.parent FROM category c JOIN above ON c.slug = above.parent
          )
-         SELECT coalesce(name, slug) FROM above",
+         SELECT leaf, coalesce(name, slug) FROM above",
     )
-    .bind(slug)
+    .bind(slugs)
     .fetch_all(db)
-    .await?)
+    .await?;
+    let mut names: HashMap<String, Vec<String>> = HashMap::new();
+    for (leaf, name) in rows {
+        names.entry(leaf).or_default().push(name);
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -450,6 +515,8 @@ mod tests {
         FROM generate_series(1, 10000) AS n;
         INSERT INTO product_price (product_id, currency, low)
         SELECT id, 'JPY', 100 + hashtext(slug) % 50 FROM product;
+        UPDATE product SET option_names = '{size}', option_values = ARRAY['S' || hashtext(slug) % 3],
+                           price_currencies = '{EUR,JPY}', price_lows = ARRAY[1, 100 + hashtext(slug) % 50];
         UPDATE product SET rating = 1000 + 500 * (hashtext(slug) % 3) WHERE hashtext(slug) % 5 = 0;
         INSERT INTO word (word) SELECT DISTINCT 'w' || n || 'ord' FROM generate_series(1, 10000) AS n;
         ANALYZE product; ANALYZE product_price; ANALYZE word;";
@@ -511,6 +578,15 @@ mod tests {
         assert!(newest.contains("product_by_time"), "{newest}");
         assert!(!newest.contains("Seq Scan"), "{newest}");
 
+        let filter = [None, Some("f"), None, None, None, Some("{}")];
+        let steps = [Some("{0,120}"), Some("10000")];
+        let words = [Some(all.as_str())];
+        let bind: Vec<_> = words.into_iter().chain(filter).chain(steps).collect();
+        let counted = plan(&db, COUNT_FOUND, &bind).await;
+        assert!(counted.contains("product_by_words"), "{counted}");
+        assert!(!counted.contains("Seq Scan"), "{counted}");
+        assert!(!counted.contains("variant"), "{counted}");
+
         // From the beginning, and from a place in the middle on.
         let nowhere = [None, None, None];
         let id = Some("00000000-0000-7000-8000-000000000000");
@@ -555,5 +631,40 @@ mod tests {
         let near = "SELECT word FROM word ORDER BY word <-> $1 LIMIT $2";
         let near = plan(&db, near, &[Some("w77orb"), Some("64")]).await;
         assert!(near.contains("word_by_trigrams"), "{near}");
+    }
+
+    #[tokio::test]
+    async fn counts_are_of_all_that_is_found_or_of_the_newest() {
+        let db = TestDatabase::create("catalog", &crate::MIGRATOR).await;
+        db.owner().execute(SHOP).await.expect("a shop");
+        let mut db = db.app().acquire().await.expect("a connection");
+        let filter = Filter {
+            categories: None,
+            currency: None,
+            options: BTreeMap::new(),
+            price_min: None,
+            price_max: None,
+            drafts: false,
+        };
+        // Of what the words find, and of everything; within the bound, and beyond it.
+        for (words, most, told, counted) in [
+            (None, 10_000, 10_000, 10_000),
+            (None, 9_999, 10_000, 9_999),
+            (Some("'thing'"), 10_000, 10_000, 10_000),
+            (Some("'thing'"), 400, 401, 400),
+            (Some("'w77'"), 400, 20, 20),
+            (Some("'nothing'"), 400, 0, 0),
+        ] {
+            let counting = count_facets(&mut db, words, &filter, &[0, 120], most);
+            let (counts, found) = counting.await.expect("counts");
+            assert_eq!(found, told, "{words:?} of {most}");
+            for facet in ["option", "price"] {
+                let of_it = counts.iter().filter(|count| count.facet == facet);
+                let sum: i64 = of_it.map(|count| count.count).sum();
+                assert_eq!(sum, counted, "{facet} of {words:?}");
+            }
+            let in_euros = counts.iter().find(|count| count.name == "EUR");
+            assert_eq!(in_euros.map_or(0, |count| count.count), counted);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The catalog at its door, on a real database, beside a scripted ledger.
 
+mod batches;
 mod categories;
 mod changing;
 mod prices;

@@ -532,6 +532,48 @@ async fn filters_narrow_and_facets_count_what_is_left() {
 }
 
 #[tokio::test]
+async fn what_changes_is_counted_by_what_it_is_now_whoever_changed_it() {
+    let world = World::new().await;
+    let product = world.list(shirt(&["SHIRT-M"])).await.expect("listed");
+    world.list(shirt(&["SHIRT-X"])).await.expect("listed");
+    assert_eq!(sizes(&world, "shirt").await, [("M".to_owned(), 2)]);
+
+    let mut large = shirt(&["SHIRT-L"]).variants.remove(0);
+    large.options.insert("size".to_owned(), "L".to_owned());
+    let addition = pb::AddVariantRequest {
+        request_id: RequestId::generate().to_string(),
+        fingerprint: vec![1].into(),
+        product_id: product.id.clone(),
+        variant: Some(large),
+    };
+    let added = world.client().add_variant(world.admin.ask(addition)).await;
+    added.expect("added");
+    let both = [("M".to_owned(), 2), ("L".to_owned(), 1)];
+    assert_eq!(sizes(&world, "").await, both);
+
+    let removal = pb::DeleteVariantRequest {
+        product_id: product.id,
+        sku: "SHIRT-M".to_owned(),
+        expected_version: 0,
+    };
+    let removed = world
+        .client()
+        .delete_variant(world.admin.ask(removal))
+        .await;
+    removed.expect("removed");
+    let each = [("L".to_owned(), 1), ("M".to_owned(), 1)];
+    assert_eq!(sizes(&world, "shirt").await, each);
+
+    world.resize_as_an_older_program("SHIRT-X", "XL").await;
+    world
+        .until("the sizes are those that are there now", async || {
+            let sizes = sizes(&world, "shirt").await;
+            sizes.iter().map(|(size, _)| size.as_str()).eq(["L", "XL"])
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_changes_is_found_by_what_it_is_now() {
     let world = World::new().await;
     let product = world.list(shirt(&["SHIRT-M"])).await.expect("listed");
@@ -558,4 +600,18 @@ async fn what_changes_is_found_by_what_it_is_now() {
         .await;
     renamed.expect("renamed");
     world.until_found("garments", &["SHIRT-M"]).await;
+}
+
+/// The sizes of what is found, and how many have each.
+async fn sizes(world: &World, query: &str) -> Vec<(String, i64)> {
+    let answer = ask(
+        world,
+        pb::ListProductsRequest {
+            facets: true,
+            ..wish(query)
+        },
+    );
+    let facets = answer.await.expect("an answer").facets.expect("asked for");
+    let sizes = facets.options.into_iter().flat_map(|option| option.values);
+    sizes.map(|size| (size.value, size.count)).collect()
 }

@@ -254,28 +254,49 @@ impl World {
             .expect("set");
     }
 
+    /// Gives a variant another option as a program would that knows nothing of what is kept for counting.
+    pub(crate) async fn resize_as_an_older_program(&self, sku: &str, size: &str) {
+        sqlx::query(
+            "WITH resized AS (
+                 UPDATE variant SET options = jsonb_build_object('size', $2::text) WHERE sku = $1
+                 RETURNING product_id
+             )
+             UPDATE product SET version = version + 1, indexed = true FROM resized WHERE id = product_id",
+        )
+        .bind(sku)
+        .bind(size)
+        .execute(&self.db.app())
+        .await
+        .expect("resized");
+    }
+
     /// Waits until a search finds these skus.
     pub(crate) async fn until_found(&self, query: &str, wanted: &[&str]) {
+        self.until(&format!("{query:?} finds {wanted:?}"), async || {
+            let request = pb::ListProductsRequest {
+                query: query.to_owned(),
+                ..pb::ListProductsRequest::default()
+            };
+            let answer = self
+                .client()
+                .list_products(tonic::Request::new(request))
+                .await;
+            let products = answer.expect("an answer").into_inner().products;
+            let found = products.iter().map(|product| &product.variants[0].sku);
+            found.eq(wanted)
+        })
+        .await;
+    }
+
+    /// Waits for what comes about by itself.
+    pub(crate) async fn until(&self, what: &str, mut comes_about: impl AsyncFnMut() -> bool) {
         let waiting = async {
-            loop {
-                let request = pb::ListProductsRequest {
-                    query: query.to_owned(),
-                    ..pb::ListProductsRequest::default()
-                };
-                let answer = self
-                    .client()
-                    .list_products(tonic::Request::new(request))
-                    .await;
-                let products = answer.expect("an answer").into_inner().products;
-                let found = products.iter().map(|product| &product.variants[0].sku);
-                if found.eq(wanted) {
-                    return;
-                }
+            while !comes_about().await {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
         let ended = tokio::time::timeout(WAIT_MAX, waiting).await;
-        assert!(ended.is_ok(), "{query:?} does not find {wanted:?}");
+        assert!(ended.is_ok(), "{what}: not within {WAIT_MAX:?}");
     }
 
     /// Rows of products and of variants.

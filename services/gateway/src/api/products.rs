@@ -1,6 +1,9 @@
 //! What is for sale.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -26,9 +29,14 @@ use crate::{
     reply::Reply,
 };
 
+/// How long the making or publishing of a hundred products may take.
+const BATCH_DEADLINE: Duration = Duration::from_secs(10);
+
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
         .routes(routes!(list_products, create_product))
+        .routes(routes!(create_products))
+        .routes(routes!(publish_products))
         .routes(routes!(one_product, change_product, delete_product))
         .routes(routes!(add_variant))
         .routes(routes!(change_variant, delete_variant))
@@ -201,9 +209,9 @@ struct Facets {
     prices: Vec<PriceRange>,
     /// In which they have a price.
     currencies: Vec<FacetValue>,
-    /// Products counted, at most 10,000.
+    /// Products counted: all that were found, or the newest 10,000 of them.
     counted: i64,
-    /// Whether those are all.
+    /// Whether those are all. Where they are not, the counts are of the newest 10,000.
     complete: bool,
 }
 
@@ -323,6 +331,82 @@ async fn create_product(
         Ok(Reply::created(&product(made)?, &location).tagged(version))
     };
     gateway.replies.once(once, effect).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewProducts {
+    /// 1 to 100, with at most 1,000 variants together.
+    #[schema(min_items = 1, max_items = 100)]
+    products: Vec<NewProduct>,
+}
+
+/// What was made.
+#[derive(Serialize, ToSchema)]
+struct MadeProducts {
+    /// In the order in which they were sent.
+    products: Vec<MadeProduct>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct MadeProduct {
+    #[schema(example = "prd_01jd3q8m5ze2vtx0c9k4h7n6wb")]
+    id: String,
+    slug: String,
+}
+
+/// Makes several products with their variants and their first stock, all of them or none.
+///
+/// What is refused is named by its place, such as `products[3].variants[0].sku`.
+#[utoipa::path(post, path = "/v1/product-batches", tag = "catalog", request_body = NewProducts,
+    params(("idempotency-key" = String, Header)), responses((status = 201, body = MadeProducts)))]
+async fn create_products(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Keyed { body, once }: Keyed<NewProducts>,
+) -> Answer {
+    let mut request = caller.request(pb::CreateProductsRequest {
+        request_id: once.request_id.to_string(),
+        fingerprint: once.fingerprint(),
+        products: body.products.into_iter().map(Into::into).collect(),
+    });
+    request.set_timeout(BATCH_DEADLINE);
+    let mut catalog = gateway.peers.catalog.clone();
+    let effect = async move {
+        let answer = catalog.create_products(request).await?.into_inner();
+        let made = answer.products.into_iter();
+        let made = made.map(|pb::MadeProduct { id, slug }| MadeProduct { id, slug });
+        let made = MadeProducts {
+            products: made.collect(),
+        };
+        Ok(Reply::created(&made, "/v1/products"))
+    };
+    gateway.replies.once(once, effect).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Publication {
+    /// Ids, 1 to 100.
+    #[schema(min_items = 1, max_items = 100, example = json!(["prd_01jd3q8m5ze2vtx0c9k4h7n6wb"]))]
+    products: Vec<String>,
+}
+
+/// Puts several products on sale as they stand, all of them or none; those that are on sale stay as they are.
+#[utoipa::path(post, path = "/v1/product-publications", tag = "catalog", request_body = Publication,
+    responses((status = 204)))]
+async fn publish_products(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Json(publication): Json<Publication>,
+) -> Result<Reply, Problem> {
+    let mut request = caller.request(pb::PublishProductsRequest {
+        product_ids: publication.products,
+    });
+    request.set_timeout(BATCH_DEADLINE);
+    let mut catalog = gateway.peers.catalog.clone();
+    catalog.publish_products(request).await?;
+    Ok(Reply::nothing())
 }
 
 /// What shall be otherwise; what is left out stays.
@@ -494,6 +578,21 @@ fn tagged(changed: Option<pb::Product>) -> Result<Reply, Problem> {
     let changed = promised(changed, "catalog", "the product")?;
     let version = changed.version;
     Ok(Reply::ok(&product(changed)?).tagged(version))
+}
+
+impl From<NewProduct> for pb::NewProduct {
+    fn from(product: NewProduct) -> Self {
+        Self {
+            name: product.name,
+            description: product.description,
+            kind: product.kind,
+            category: product.category,
+            currency: product.currency,
+            images: product.images,
+            variants: product.variants.into_iter().map(Into::into).collect(),
+            status: product.status,
+        }
+    }
 }
 
 impl From<NewVariant> for pb::NewVariant {

@@ -131,6 +131,7 @@ async fn a_request_that_needs_a_key_is_refused_without_one() {
         "/v1/orders/ord_1/deliver",
         "/v1/payment-methods",
         "/v1/products",
+        "/v1/product-batches",
         "/v1/inventory",
         "/v1/inventory/A/adjustments",
     ] {

@@ -44,6 +44,8 @@ scripted_peer! {
 scripted_peer! {
     pub(crate) struct Catalog: catalog::catalog_service_server::CatalogService {
         create_product(catalog::CreateProductRequest) -> catalog::CreateProductResponse;
+        create_products(catalog::CreateProductsRequest) -> catalog::CreateProductsResponse;
+        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
         get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;

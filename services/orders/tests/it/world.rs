@@ -45,6 +45,8 @@ holdfast_testkit::scripted_peer! {
     /// The catalog, as the test prices it.
     pub(crate) struct Catalog: CatalogService {
         create_product(catalog::CreateProductRequest) -> catalog::CreateProductResponse;
+        create_products(catalog::CreateProductsRequest) -> catalog::CreateProductsResponse;
+        publish_products(catalog::PublishProductsRequest) -> catalog::PublishProductsResponse;
         get_product(catalog::GetProductRequest) -> catalog::GetProductResponse;
         list_products(catalog::ListProductsRequest) -> catalog::ListProductsResponse;
         quote_variants(catalog::QuoteVariantsRequest) -> catalog::QuoteVariantsResponse;

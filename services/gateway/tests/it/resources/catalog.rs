@@ -77,6 +77,61 @@ async fn products_are_made() {
 }
 
 #[tokio::test]
+async fn products_are_made_and_published_by_the_batch() {
+    let world = World::new().await;
+    world.catalog.create_products.otherwise(|asked| {
+        let made = (1..).zip(&asked.products).map(|(at, product)| {
+            let (id, slug) = (format!("prd_{at}"), product.name.to_lowercase());
+            catalog::MadeProduct { id, slug }
+        });
+        Ok(catalog::CreateProductsResponse {
+            products: made.collect(),
+        })
+    });
+    let published = Ok(catalog::PublishProductsResponse {});
+    world.catalog.publish_products.then(published);
+    let admin = world.somebody(Role::Admin);
+    let product = |name: &str, status: &str| {
+        let price = json!({"amount": 1250, "currency": "JPY"});
+        json!({"name": name, "currency": "JPY", "category": "hats", "images": ["https://img.example/1"],
+               "status": status, "variants": [{"sku": name, "price": price, "stock": 7}]})
+    };
+    let told = world
+        .post("/v1/product-batches")
+        .by(&admin)
+        .key("k")
+        .send(&json!({"products": [product("HAT", "draft"), product("CAP", "published")]}))
+        .await;
+    assert_eq!(told.status.as_u16(), 201);
+    let made =
+        json!({"products": [{"id": "prd_1", "slug": "hat"}, {"id": "prd_2", "slug": "cap"}]});
+    assert_eq!(told.json(), made);
+    let asked = world.catalog.create_products.asked().remove(0);
+    assert_eq!(asked.fingerprint.len(), 32);
+    let hat = &asked.products[0];
+    assert_eq!((hat.status.as_str(), hat.kind.as_str()), ("draft", "good"));
+    assert_eq!((hat.category.as_str(), hat.images.len()), ("hats", 1));
+    assert_eq!(hat.variants[0].stock, Some(7));
+
+    let told = world
+        .post("/v1/product-batches")
+        .by(&admin)
+        .key("l")
+        .send(&json!({"products": [product("HAT", "draft"), {"name": "CAP", "colour": "red"}]}))
+        .await;
+    assert_eq!(told.json()["errors"][0]["field"], "products[1].colour");
+
+    let told = world
+        .post("/v1/product-publications")
+        .by(&admin)
+        .send(&json!({"products": ["prd_1", "prd_2"]}))
+        .await;
+    assert_eq!(told.status.as_u16(), 204);
+    let asked = world.catalog.publish_products.asked().remove(0);
+    assert_eq!(asked.product_ids, ["prd_1", "prd_2"]);
+}
+
+#[tokio::test]
 async fn products_are_listed_by_words_filters_and_in_an_order_with_their_facets() {
     let world = World::new().await;
     let listed = catalog::Product {
