@@ -87,34 +87,11 @@ impl Client {
         key: &RequestId,
         body: &Value,
     ) -> Result<Value, ClientError> {
-        Ok(self.post_tagged(path, key, body).await?.0)
-    }
-
-    /// Reads something with the ETag that tells this state of it from others.
-    pub async fn get_tagged(&self, path: &str) -> Result<(Value, String), ClientError> {
-        let request = self.http.get(self.url(path));
-        self.send_tagged(path, request).await
-    }
-
-    /// Makes something, as [`post`](Self::post) does, and gives its ETag too.
-    pub async fn post_tagged(
-        &self,
-        path: &str,
-        key: &RequestId,
-        body: &Value,
-    ) -> Result<(Value, String), ClientError> {
         let request = self
             .http
             .post(self.url(path))
             .header("idempotency-key", key.to_string())
             .json(body);
-        self.send_tagged(path, request).await
-    }
-
-    /// Changes something that is still in the state of this ETag.
-    pub async fn patch(&self, path: &str, tag: &str, body: &Value) -> Result<Value, ClientError> {
-        let request = self.http.patch(self.url(path));
-        let request = request.header("if-match", tag).json(body);
         self.send(path, request).await
     }
 
@@ -133,14 +110,6 @@ impl Client {
         path: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<Value, ClientError> {
-        Ok(self.send_tagged(path, request).await?.0)
-    }
-
-    async fn send_tagged(
-        &self,
-        path: &str,
-        request: reqwest::RequestBuilder,
-    ) -> Result<(Value, String), ClientError> {
         let broke = |source: reqwest::Error| ClientError::Transport {
             url: self.url(path),
             source: source.without_url(),
@@ -151,13 +120,10 @@ impl Client {
         };
         let response = request.send().await.map_err(broke)?;
         let status = response.status();
-        let tag = response.headers().get("etag");
-        let tag = tag.and_then(|tag| tag.to_str().ok()).unwrap_or_default();
-        let tag = tag.to_owned();
         let bytes = response.bytes().await.map_err(broke)?;
         let document: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok((document, tag));
+            return Ok(document);
         }
         let text = |member: &str| document[member].as_str().unwrap_or_default().to_owned();
         Err(ClientError::Refused(Box::new(Problem {

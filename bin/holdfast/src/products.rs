@@ -4,8 +4,9 @@
 //! may be missing as a column. How cells are written is told in `cell`.
 //!
 //! The whole file is checked before anything is written, and every row that cannot be taken is named. Rows of the same
-//! `product` are its variants. Then all products are written as drafts with their stock, and published at the end, under
-//! keys made of the file's content: killed halfway, the same command completes it and repeats nothing.
+//! `product` are its variants. Then all products are written as drafts with their stock, a batch at a time, and published
+//! at the end. A batch is written under a key made of the file's content and the batch's rows: killed halfway, the same
+//! command completes it and repeats nothing.
 
 mod cell;
 mod export;
@@ -28,8 +29,13 @@ pub use self::export::{ExportError, Exported, export};
 
 /// Most faults of a file that are told at once.
 const FAULTS_MAX_SHOWN: usize = 20;
-/// Products that are on their way to the server at once.
-const IMPORT_MAX_IN_FLIGHT: usize = 8;
+/// Batches that are on their way to the server at once.
+const IMPORT_MAX_IN_FLIGHT: usize = 2;
+/// How much the server is sent at once, less than it takes; one product is sent however big it is. These are part of
+/// what a batch is known by: with others, a file that was half imported before is another one.
+const BATCH_MAX_PRODUCTS: usize = 100;
+const BATCH_MAX_VARIANTS: usize = 1_000;
+const BATCH_MAX_BYTES: usize = 512 * 1024;
 const COLUMNS: [&str; 11] = [
     "sku",
     "product",
@@ -76,6 +82,29 @@ pub struct FileFaults(Vec<RowFault>);
 pub struct RowFault {
     row: usize,
     text: String,
+}
+
+/// Why an import stopped. What was written before is completed by the same command.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// Products could not be written.
+    #[error("{place}: {source}")]
+    Batch {
+        /// Where in the file, such as `rows 2 to 101`.
+        place: String,
+        /// What the server said.
+        source: ClientError,
+    },
+    /// The server made something else than what it was asked for.
+    #[error("{place}: the server made {made} products of {wanted}")]
+    Shape {
+        /// Where in the file.
+        place: String,
+        /// Products it told of.
+        made: usize,
+        /// Products it was sent.
+        wanted: usize,
+    },
 }
 
 #[derive(Deserialize)]
@@ -196,24 +225,70 @@ impl ProductFile {
     }
 
     /// Writes every product as a draft with its stock, then publishes them all. Ticks twice a product.
-    pub async fn import(&self, admin: &Client, progress: &ProgressBar) -> Result<(), ClientError> {
-        let drafts = self.products.iter().map(|product| async move {
-            let row = product.row.to_string();
-            let key = RequestId::derive(&["import products", &self.digest, &row]);
-            let wish = product.body();
-            let (made, tag) = admin.post_tagged("/v1/products", &key, &wish).await?;
-            progress.inc(1);
-            Ok::<_, ClientError>((made["id"].as_str().unwrap_or_default().to_owned(), tag))
+    pub async fn import(&self, admin: &Client, progress: &ProgressBar) -> Result<(), ImportError> {
+        let batches = self.batches();
+        let drafts = batches.iter().map(|batch| async move {
+            let made = self.write(batch, admin).await?;
+            progress.inc(batch.len() as u64);
+            Ok::<_, ImportError>(made)
         });
         let drafts = stream::iter(drafts).buffered(IMPORT_MAX_IN_FLIGHT);
-        let drafts: Vec<(String, String)> = drafts.try_collect().await?;
-        let published = drafts.iter().map(|(id, tag)| async move {
-            publish(admin, id, tag).await?;
-            progress.inc(1);
-            Ok::<_, ClientError>(())
+        let drafts: Vec<Vec<Value>> = drafts.try_collect().await?;
+        let published = batches.iter().zip(&drafts).map(|(batch, ids)| async move {
+            publish(batch, ids, admin).await?;
+            progress.inc(batch.len() as u64);
+            Ok::<_, ImportError>(())
         });
         let published = stream::iter(published).buffered(IMPORT_MAX_IN_FLIGHT);
         published.try_collect().await
+    }
+
+    /// The products in runs that the server takes at once: the same file makes the same ones.
+    fn batches(&self) -> Vec<&[Product]> {
+        let mut batches = Vec::new();
+        let (mut begin, mut variants, mut bytes) = (0, 0, 0);
+        for (at, product) in self.products.iter().enumerate() {
+            let (more, longer) = (product.variants.len(), product.body().to_string().len());
+            let is_full = at - begin == BATCH_MAX_PRODUCTS
+                || variants + more > BATCH_MAX_VARIANTS
+                || bytes + longer > BATCH_MAX_BYTES;
+            if is_full && at > begin {
+                batches.push(&self.products[begin..at]);
+                (begin, variants, bytes) = (at, 0, 0);
+            }
+            variants += more;
+            bytes += longer;
+        }
+        if begin < self.products.len() {
+            batches.push(&self.products[begin..]);
+        }
+        batches
+    }
+
+    /// The ids of the drafts of a batch.
+    async fn write(&self, batch: &[Product], admin: &Client) -> Result<Vec<Value>, ImportError> {
+        let rows: Vec<String> = batch
+            .iter()
+            .map(|product| product.row.to_string())
+            .collect();
+        let mut parts = vec!["import products", self.digest.as_str()];
+        parts.extend(rows.iter().map(String::as_str));
+        let products: Vec<Value> = batch.iter().map(Product::body).collect();
+        let wish = json!({ "products": products });
+        let key = RequestId::derive(&parts);
+        let made = admin.post("/v1/product-batches", &key, &wish).await;
+        let made = made.map_err(|source| stopped(batch, source))?;
+        let made: Vec<Value> = (made["products"].as_array().into_iter().flatten())
+            .map(|product| product["id"].clone())
+            .collect();
+        if made.len() != batch.len() {
+            return Err(ImportError::Shape {
+                place: place(batch),
+                made: made.len(),
+                wanted: batch.len(),
+            });
+        }
+        Ok(made)
     }
 }
 
@@ -261,16 +336,36 @@ fn option_names(variant: &Value) -> Vec<String> {
     options.map_or_else(Vec::new, |options| options.keys().cloned().collect())
 }
 
-/// Puts a product on sale that is as this command left it, or as somebody has changed it since.
-async fn publish(admin: &Client, id: &str, tag: &str) -> Result<(), ClientError> {
-    let path = format!("/v1/products/{id}");
-    let on_sale = json!({"status": "published"});
-    match admin.patch(&path, tag, &on_sale).await {
-        Err(ClientError::Refused(problem)) if problem.code == "precondition_failed" => {
-            let (_, tag) = admin.get_tagged(&path).await?;
-            admin.patch(&path, &tag, &on_sale).await.map(drop)
-        }
-        done => done.map(drop),
+/// Puts products on sale as this command left them, or as somebody has changed them since.
+async fn publish(batch: &[Product], ids: &[Value], admin: &Client) -> Result<(), ImportError> {
+    let wish = json!({ "products": ids });
+    // Published twice is published once: the key is not looked at.
+    let key = RequestId::generate();
+    let published = admin.post("/v1/product-publications", &key, &wish).await;
+    published.map(drop).map_err(|source| stopped(batch, source))
+}
+
+/// What stopped a batch, with the row of the product that the server named, if it named one.
+fn stopped(batch: &[Product], source: ClientError) -> ImportError {
+    let named = match &source {
+        ClientError::Refused(problem) => problem.document["errors"][0]["field"].as_str(),
+        ClientError::Transport { .. } => None,
+    };
+    let named = named.and_then(|field| {
+        let (at, _) = field.strip_prefix("products[")?.split_once(']')?;
+        batch.get(at.parse::<usize>().ok()?)
+    });
+    ImportError::Batch {
+        place: place(named.map_or(batch, std::slice::from_ref)),
+        source,
+    }
+}
+
+fn place(batch: &[Product]) -> String {
+    match batch {
+        [first, .., last] => format!("rows {} to {}", first.row, last.row),
+        [one] => format!("row {}", one.row),
+        [] => "no rows".to_owned(),
     }
 }
 
@@ -329,6 +424,7 @@ fn read_prices(text: &str) -> Result<Vec<Money>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Problem;
 
     const HEADER: &str =
         "sku,product,name,description,category,options,price,currency,stock,image\n";
@@ -402,6 +498,55 @@ mod tests {
             members.remove("available");
             members.insert("stock".to_owned(), stock.into());
             assert_eq!(body["variants"][at], wanted);
+        }
+    }
+
+    #[test]
+    fn batches_are_as_big_as_the_server_takes_and_leave_nothing_out() {
+        let mut text = HEADER.to_owned();
+        for product in 0..150 {
+            for variant in 0..if product < 120 { 1 } else { 90 } {
+                writeln!(text, "P{product}-{variant},P{product},,,c,,1,GBP,3,").expect("text");
+            }
+        }
+        let long = "x".repeat(BATCH_MAX_BYTES);
+        writeln!(
+            text,
+            "LONG,Long,,{long},c,,1,GBP,3,\nLAST,Last,,,c,,1,GBP,3,"
+        )
+        .expect("text");
+        let file = ProductFile::read(text.as_bytes()).expect("a good file");
+        let batches = file.batches();
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch.len()).collect();
+        // A hundred; twenty of one variant and ten of ninety; eleven of ninety, and again; what is too long beside others.
+        assert_eq!(sizes, [100, 30, 11, 9, 1, 1]);
+        let sent = batches.iter().copied().flatten();
+        assert!(
+            sent.map(|product| product.row)
+                .eq(file.products.iter().map(|product| product.row))
+        );
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_told_by_its_row() {
+        let text = format!(
+            "{HEADER}A,Shirt,S,,c,,1,GBP,3,\nB,Shirt,M,,c,,1,GBP,3,\nC,Hat,,,c,,1,GBP,3,\n"
+        );
+        let file = ProductFile::read(text.as_bytes()).expect("a good file");
+        for (field, place) in [
+            ("products[1].name", "row 4: "),
+            ("products[2].name", "rows 2 to 4: "),
+            ("products", "rows 2 to 4: "),
+        ] {
+            let refused = Problem {
+                status: 422,
+                code: "invalid_argument".to_owned(),
+                detail: "too long".to_owned(),
+                document: json!({"errors": [{"field": field}]}),
+            };
+            let stopped = stopped(&file.products, Box::new(refused).into());
+            let told = stopped.to_string();
+            assert!(told.starts_with(place), "{field}: {told}");
         }
     }
 
