@@ -47,6 +47,8 @@ pub(crate) enum Thing {
     Pool,
     /// A product, with its ETag.
     Product,
+    /// A draft that the body names.
+    Draft,
     /// The account of the owner.
     OwnersAccount,
     /// An account of somebody who does nothing else.
@@ -76,6 +78,8 @@ pub(crate) enum Thing {
     NewSlug,
     NewKey,
     NewSku,
+    /// The same in a batch.
+    NewSkuOfMany,
     NewCode,
 }
 
@@ -200,6 +204,7 @@ impl Stage {
             }
             Thing::Pool
             | Thing::Product
+            | Thing::Draft
             | Thing::Variant
             | Thing::NewVariant
             | Thing::Category
@@ -211,6 +216,7 @@ impl Stage {
             | Thing::NewEmail
             | Thing::NewKey
             | Thing::NewSku
+            | Thing::NewSkuOfMany
             | Thing::NewCode
             | Thing::RefreshToken => {
                 asking = self.with_a_new_name(thing, asking).await?;
@@ -305,6 +311,13 @@ impl Stage {
                     .tagged(asking, operation, &format!("/v1/products/{id}"))
                     .await?;
             }
+            Thing::Draft => {
+                let mut body = self.example_body("POST /v1/products")?;
+                body["variants"][0]["sku"] = json!(new_sku());
+                body["status"] = json!("draft");
+                let made = self.shop.admin.post("/v1/products", &body).await?.is(201)?;
+                asking = changed(asking, "/products/0", &made["id"])?;
+            }
             Thing::Variant => {
                 let (sku, made) = self.new_product().await?;
                 let path = format!("/v1/products/{}", made["id"].as_str().context("an id")?);
@@ -371,6 +384,10 @@ impl Stage {
             }
             Thing::NewKey => asking = changed(asking, "/key", &json!(new_sku()))?,
             Thing::NewSku => asking = changed(asking, "/variants/0/sku", &json!(new_sku()))?,
+            Thing::NewSkuOfMany => {
+                let sku = json!(new_sku());
+                asking = changed(asking, "/products/0/variants/0/sku", &sku)?;
+            }
             Thing::NewCode => asking = changed(asking, "/code", &json!(new_code()))?,
             Thing::RefreshToken => {
                 let ada = self.example_body("POST /v1/users/login")?;

@@ -71,6 +71,8 @@ pub(crate) const TABLE: &[Row] = &[
     row("PUT /v1/users/{id}/active", Thing::Account,                    [401, 403, 403, 403, 200]),
     row("GET /v1/products", Thing::Nothing,                             [200, 200, 200, 200, 200]),
     row("POST /v1/products", Thing::NewSku,                             [401, 403, 403, 403, 201]),
+    row("POST /v1/product-batches", Thing::NewSkuOfMany,                [401, 403, 403, 403, 201]),
+    row("POST /v1/product-publications", Thing::Draft,                  [401, 403, 403, 403, 204]),
     row("GET /v1/products/{id}", Thing::Product,                        [200, 200, 200, 200, 200]),
     row("PATCH /v1/products/{id}", Thing::Product,                      [401, 403, 403, 403, 200]),
     row("DELETE /v1/products/{id}", Thing::Product,                     [401, 403, 403, 403, 204]),
