@@ -226,13 +226,15 @@ async fn write_drafts(
     let named = (listing.entries.iter()).filter_map(|entry| entry.draft.category.as_deref());
     ensure_categories(&mut tx, named.collect(), now).await?;
     let slugs = free_slugs(&mut tx, &listing.entries).await?;
-    let drafts: Vec<Product> = (listing.entries.iter().zip(slugs))
-        .map(|(entry, slug)| Product {
+    // A microsecond apart, so that lists by time show them in the order in which they were sent.
+    let moments = (now.as_microsecond()..).map(Timestamp::from_microsecond);
+    let drafts: Vec<Product> = (listing.entries.iter().zip(slugs).zip(moments))
+        .map(|((entry, slug), moment)| Product {
             id: entry.id,
             slug,
             draft: entry.draft.clone(),
             status: Status::Draft,
-            created_at: now,
+            created_at: moment.unwrap_or(now),
             version: 1,
         })
         .collect();

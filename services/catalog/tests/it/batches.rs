@@ -49,6 +49,8 @@ async fn a_batch_is_made_and_put_on_sale_as_each_of_it_would_be_alone() {
         ]
     );
     world.until_found("tunics", &["TUNIC"]).await;
+    // Newest first: the last of the batch.
+    world.until_found("", &["TUNIC", "SHIRT-M"]).await;
 }
 
 #[tokio::test]
