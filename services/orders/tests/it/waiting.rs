@@ -324,7 +324,7 @@ async fn money_told_of_while_its_order_is_being_given_up_is_not_slept_over() {
     }
     let news = world.hears("holdfast.payments", "payment.captured", "pay_", &order);
     let ending = async {
-        world.until_waits("SELECT found.order_id").await;
+        world.until_waits("WITH woken").await;
         giving_up.commit().await.expect("given up");
     };
     tokio::join!(news, ending);
