@@ -21,7 +21,7 @@ use crate::{
     domain::{
         Adjust, Basket, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Hold, HoldId,
         HoldState, Line, MovementKind, Name, Pool, Release, Reserve, Return, SetPolicy,
-        TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS,
+        TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS, Wish,
     },
     error::{Field, InventoryError},
     ledger::{Ledger, Standing},
@@ -36,7 +36,7 @@ const BINDERS: &[&str] = &["orders", "bookings", "tickets", "delivery", "invento
 /// Services whose things are stocked.
 const STOCKERS: &[&str] = &["catalog", "tickets", "delivery", "bookings", "orders"];
 /// Kinds of pools of which the public is told nothing: their names are for those who have them.
-const PRIVATE_KINDS: [&str; 2] = ["voucher", "limit"];
+const PRIVATE_KINDS: [&str; 3] = ["voucher", "limit", "admit"];
 /// Pools one call may ask for.
 const KEYS_MAX_ENTRIES: usize = 1_000;
 /// Of a pool's first movement.
@@ -130,7 +130,7 @@ impl InventoryService for Api {
                 request: parse_request(&request.request_id)?,
                 account: parse_account(&request.account)?,
                 actor: parse_name("actor", &request.actor)?,
-                basket: parse_basket(request.lines)?,
+                wish: parse_wish(request.lines, request.any_of, request.makes)?,
                 ttl: parse_ttl(request.ttl)?,
                 reference: parse_reference(&request.reference)?,
                 epoch: parse_epoch(request.command)?,
@@ -445,13 +445,36 @@ fn parse_reference(text: &str) -> Result<Name, InventoryError> {
 }
 
 fn parse_basket(lines: Vec<pb::Line>) -> Result<Basket, InventoryError> {
+    Ok(Basket::new(parse_lines(lines)?)?)
+}
+
+fn parse_wish(
+    lines: Vec<pb::Line>,
+    any_of: Vec<pb::AnyOf>,
+    makes: Vec<pb::NewPool>,
+) -> Result<Wish, InventoryError> {
+    let any_of = any_of.into_iter().map(|group| {
+        let alternatives = group.alternatives.into_iter();
+        alternatives.map(|one| parse_lines(one.lines)).collect()
+    });
+    let makes = makes
+        .into_iter()
+        .map(|new| Ok((parse_key(&new.pool)?, new.capacity)));
+    Ok(Wish::new(
+        parse_lines(lines)?,
+        any_of.collect::<Result<_, InventoryError>>()?,
+        makes.collect::<Result<_, InventoryError>>()?,
+    )?)
+}
+
+fn parse_lines(lines: Vec<pb::Line>) -> Result<Vec<Line>, InventoryError> {
     let lines = lines.into_iter().map(|line| {
         Ok(Line {
             pool: parse_key(&line.pool)?,
             units: line.quantity,
         })
     });
-    Ok(Basket::new(lines.collect::<Result<_, InventoryError>>()?)?)
+    lines.collect()
 }
 
 fn parse_ttl(ttl: Option<prost_types::Duration>) -> Result<Duration, InventoryError> {
@@ -542,6 +565,7 @@ impl From<Hold> for pb::Hold {
                 })
                 .collect(),
             reference: hold.reference.to_string(),
+            taken: hold.taken.iter().copied().map(u32::from).collect(),
         }
     }
 }

@@ -13,7 +13,12 @@
 //!                └── Release of a hold never seen: a tombstone, which a late Reserve meets
 //! ```
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use holdfast_kernel::{Id, PoolKey, RequestId, Timestamp, id};
 use sha2::{Digest, Sha256};
@@ -26,6 +31,17 @@ pub type Name = Arc<str>;
 
 /// Lines of a basket, and changes of an adjustment, at most.
 pub const LINES_MAX_ENTRIES: usize = 1_000;
+/// Groups of alternatives that one wish may have.
+pub const GROUPS_MAX_ENTRIES: usize = 16;
+/// Alternatives of one group.
+pub const ALTERNATIVES_MAX_ENTRIES: usize = 16;
+/// Lines that a wish may name in all its alternatives; what it takes of them is bounded by [`LINES_MAX_ENTRIES`].
+pub const NAMED_MAX_LINES: usize = 4_000;
+/// Pools that one wish may bring with it.
+pub const MADE_MAX_POOLS: usize = 64;
+/// Kinds of pools that come to be with the first wish that names them: how much of an event one account may take, and
+/// that a ticket of admission admits once. Of all others somebody has to say first that there is something.
+pub const MADE_KINDS: [&str; 2] = ["limit", "admit"];
 /// Units one line may ask for.
 pub const LINE_MAX_UNITS: i64 = 1_000_000_000;
 /// Capacity or overbooking of one pool. With [`LINE_MAX_UNITS`] it keeps every sum far below the end of `i64`.
@@ -49,10 +65,31 @@ pub struct Line {
 /// What is wanted together: every pool once, with its units summed.
 ///
 /// Summing comes first, so that three lines of one unit can never pass where one line of three would not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Basket(Vec<Line>);
 
-/// Lines that are no basket.
+/// What is wanted, and where there is a choice: some lines in any case, and of each group of alternatives the first that
+/// fits.
+///
+/// Groups are served in order, each from what the lines and the groups before it leave. A choice is not taken back for
+/// the sake of a later group: who wants that states the combinations as one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    lines: Basket,
+    any_of: Vec<Vec<Basket>>,
+    makes: BTreeMap<PoolKey, i64>,
+}
+
+/// One of the alternatives of a wish, both counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alternative {
+    /// Which group.
+    pub group: usize,
+    /// Which of its alternatives.
+    pub place: usize,
+}
+
+/// Lines that are no basket, or no wish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBasket {
     /// None, or too many.
@@ -65,6 +102,28 @@ pub enum InvalidBasket {
         pool: PoolKey,
         /// What was asked or summed.
         units: i64,
+    },
+    /// Too many groups of alternatives.
+    #[error("any_of: {0} groups, wanted {GROUPS_MAX_ENTRIES} or fewer")]
+    Groups(usize),
+    /// A group with none, or with too many.
+    #[error("any_of: {0} alternatives, wanted 1 to {ALTERNATIVES_MAX_ENTRIES}")]
+    Alternatives(usize),
+    /// Too many lines in all alternatives together.
+    #[error("any_of: {0} lines in all, wanted {NAMED_MAX_LINES} or fewer")]
+    Named(usize),
+    /// Too many pools to be made.
+    #[error("makes: {0} pools, wanted {MADE_MAX_POOLS} or fewer")]
+    Makes(usize),
+    /// A pool that cannot be made by a wish.
+    #[error(
+        "makes: {pool} with capacity {capacity}, wanted a limit or an admission that a line names, with 1 to {LINE_MAX_UNITS}"
+    )]
+    Made {
+        /// Which.
+        pool: PoolKey,
+        /// With how much.
+        capacity: i64,
     },
 }
 
@@ -92,6 +151,124 @@ impl Basket {
     /// One line a pool, by key.
     pub fn lines(&self) -> &[Line] {
         &self.0
+    }
+}
+
+impl Wish {
+    /// Sums the lines of each pool, in each alternative by itself. `makes` says with how much the pools come to be that
+    /// do not exist yet.
+    pub fn new(
+        lines: Vec<Line>,
+        any_of: Vec<Vec<Vec<Line>>>,
+        makes: Vec<(PoolKey, i64)>,
+    ) -> Result<Self, InvalidBasket> {
+        if any_of.len() > GROUPS_MAX_ENTRIES {
+            return Err(InvalidBasket::Groups(any_of.len()));
+        }
+        let lines = if lines.is_empty() && !any_of.is_empty() {
+            Basket::default()
+        } else {
+            Basket::new(lines)?
+        };
+        let mut groups = Vec::with_capacity(any_of.len());
+        for alternatives in any_of {
+            if alternatives.is_empty() || alternatives.len() > ALTERNATIVES_MAX_ENTRIES {
+                return Err(InvalidBasket::Alternatives(alternatives.len()));
+            }
+            let alternatives = alternatives.into_iter().map(Basket::new);
+            groups.push(alternatives.collect::<Result<Vec<_>, _>>()?);
+        }
+        let longest = |group: &Vec<Basket>| group.iter().map(|one| one.0.len()).max().unwrap_or(0);
+        let most = lines.0.len() + groups.iter().map(longest).sum::<usize>();
+        if most > LINES_MAX_ENTRIES {
+            return Err(InvalidBasket::Lines(most));
+        }
+        let wish = Self {
+            lines,
+            any_of: groups,
+            makes: BTreeMap::new(),
+        };
+        let named = wish.named().count();
+        if named > NAMED_MAX_LINES {
+            return Err(InvalidBasket::Named(named));
+        }
+        wish.making(makes)
+    }
+
+    fn making(mut self, makes: Vec<(PoolKey, i64)>) -> Result<Self, InvalidBasket> {
+        if makes.is_empty() {
+            return Ok(self);
+        }
+        if makes.len() > MADE_MAX_POOLS {
+            return Err(InvalidBasket::Makes(makes.len()));
+        }
+        let named: BTreeSet<&PoolKey> = self.named().map(|line| &line.pool).collect();
+        for (pool, capacity) in &makes {
+            let may_be_made = MADE_KINDS.contains(&pool.kind())
+                && (1..=LINE_MAX_UNITS).contains(capacity)
+                && named.contains(pool);
+            if !may_be_made {
+                let (pool, capacity) = (pool.clone(), *capacity);
+                return Err(InvalidBasket::Made { pool, capacity });
+            }
+        }
+        self.makes = makes.into_iter().collect();
+        Ok(self)
+    }
+
+    /// What is wanted in any case: one line a pool, by key.
+    pub fn lines(&self) -> &[Line] {
+        self.lines.lines()
+    }
+
+    /// The groups of alternatives.
+    pub fn any_of(&self) -> &[Vec<Basket>] {
+        &self.any_of
+    }
+
+    /// Every line of every alternative.
+    pub fn named(&self) -> impl Iterator<Item = &Line> {
+        let chosen = self.any_of.iter().flatten().flat_map(Basket::lines);
+        self.lines().iter().chain(chosen)
+    }
+
+    /// With how much this pool comes to be where it does not exist.
+    pub fn makes(&self, pool: &PoolKey) -> Option<i64> {
+        self.makes.get(pool).copied()
+    }
+
+    /// What is wanted when these alternatives are taken, the first of each group being 0: one line a pool, by key.
+    /// `None` when there are no such alternatives.
+    pub fn taking(&self, taken: &[u8]) -> Option<Cow<'_, [Line]>> {
+        if taken.len() != self.any_of.len() {
+            return None;
+        }
+        if taken.is_empty() {
+            return Some(Cow::Borrowed(self.lines()));
+        }
+        let mut summed: BTreeMap<&PoolKey, i64> = BTreeMap::new();
+        let mut baskets = vec![&self.lines];
+        for (alternatives, place) in self.any_of.iter().zip(taken) {
+            baskets.push(alternatives.get(usize::from(*place))?);
+        }
+        for line in baskets.into_iter().flat_map(Basket::lines) {
+            *summed.entry(&line.pool).or_default() += line.units;
+        }
+        let lines = summed.into_iter().map(|(pool, units)| Line {
+            pool: pool.clone(),
+            units,
+        });
+        Some(lines.collect())
+    }
+}
+
+impl From<Basket> for Wish {
+    fn from(lines: Basket) -> Self {
+        Self {
+            lines,
+            any_of: Vec::new(),
+            makes: BTreeMap::new(),
+        }
     }
 }
 
@@ -155,6 +332,8 @@ pub struct Hold {
     pub lines: Vec<Line>,
     /// What it is for; empty until bound.
     pub reference: Name,
+    /// Of each group of alternatives the place of the one that was taken, from 0.
+    pub taken: Box<[u8]>,
 }
 
 /// A pool as callers see it.
@@ -285,7 +464,7 @@ pub struct Reserve {
     /// Who does it.
     pub actor: Name,
     /// What is wanted.
-    pub basket: Basket,
+    pub wish: Wish,
     /// How long it is held, from [`TTL_MIN_SECS`] to [`TTL_MAX_SECS`].
     pub ttl: Duration,
     /// What it is for, such as an order's id; empty where that is not known yet and [`Bind`] will tell.
@@ -477,16 +656,19 @@ fn feed(hash: &mut Sha256, text: &str) {
 pub struct Short {
     /// Which pool.
     pub pool: PoolKey,
-    /// Units asked for.
+    /// Units asked for, those of alternatives together with what was taken of the pool before.
     pub requested: i64,
     /// Units there are for the asking.
     pub available: i64,
+    /// The alternative that asked, if one did.
+    pub of: Option<Alternative>,
 }
 
 /// Why the ledger did not do what was asked. Nothing of it was done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Some pools have too little.
+    /// Some pools have too little. When the lines wanted in any case fit: those of every alternative of the first group
+    /// of which none does.
     #[error("{} of the pools asked for have too few units", .0.len())]
     InsufficientUnits(Vec<Short>),
     /// Pools that do not exist.
@@ -615,6 +797,70 @@ mod tests {
         }
         let sum = vec![line("sku:A", LINE_MAX_UNITS), line("sku:A", 1)];
         assert!(Basket::new(sum).is_err());
+    }
+
+    fn wish(lines: Vec<Line>, any_of: Vec<Vec<Vec<Line>>>) -> Result<Wish, InvalidBasket> {
+        Wish::new(lines, any_of, Vec::new())
+    }
+
+    #[test]
+    fn what_a_choice_comes_to_is_summed_with_what_is_wanted_in_any_case() {
+        let groups = vec![
+            vec![vec![line("sku:A", 1)], vec![line("sku:C", 2)]],
+            vec![vec![line("sku:A", 4)]],
+        ];
+        let wish = wish(vec![line("sku:B", 1), line("sku:A", 1)], groups).expect("a wish");
+        let lines = wish.taking(&[0, 0]).expect("there are such");
+        assert_eq!(*lines, [line("sku:A", 6), line("sku:B", 1)]);
+        let lines = wish.taking(&[1, 0]).expect("there are such");
+        assert_eq!(
+            *lines,
+            [line("sku:A", 5), line("sku:B", 1), line("sku:C", 2)]
+        );
+        assert_eq!(wish.taking(&[2, 0]), None);
+        assert_eq!(wish.taking(&[0]), None);
+        assert_eq!(wish.taking(&[0, 0, 0]), None);
+    }
+
+    #[test]
+    fn wishes_out_of_bounds_are_refused() {
+        let one = || vec![line("sku:A", 1)];
+        assert_eq!(wish(vec![], vec![]), Err(InvalidBasket::Lines(0)));
+        assert!(wish(vec![], vec![vec![one()]]).is_ok());
+        assert_eq!(
+            wish(one(), vec![vec![]]),
+            Err(InvalidBasket::Alternatives(0))
+        );
+        assert_eq!(
+            wish(one(), vec![vec![one(); 17]]),
+            Err(InvalidBasket::Alternatives(17))
+        );
+        assert_eq!(
+            wish(one(), vec![vec![one()]; 17]),
+            Err(InvalidBasket::Groups(17))
+        );
+        let many = |count: usize| (0..count).map(|n| line(&format!("sku:{n}"), 1)).collect();
+        assert_eq!(
+            wish(many(500), vec![vec![many(501)]]),
+            Err(InvalidBasket::Lines(1_001))
+        );
+        assert_eq!(
+            wish(many(500), vec![vec![many(500); 8]]),
+            Err(InvalidBasket::Named(4_500))
+        );
+    }
+
+    #[test]
+    fn only_limits_and_admissions_that_are_named_come_to_be_by_a_wish() {
+        let making = |named: &str, made: &str, capacity: i64| {
+            let made = made.parse().expect("a key");
+            Wish::new(vec![line(named, 1)], vec![], vec![(made, capacity)])
+        };
+        assert!(making("limit:e:a", "limit:e:a", 4).is_ok());
+        assert!(making("admit:j", "admit:j", 1).is_ok());
+        assert!(making("sku:A", "sku:A", 4).is_err());
+        assert!(making("limit:e:a", "limit:e:b", 4).is_err());
+        assert!(making("limit:e:a", "limit:e:a", 0).is_err());
     }
 
     #[test]

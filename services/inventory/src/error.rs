@@ -45,7 +45,13 @@ impl From<InventoryError> for Fault {
             InventoryError::Basket(InvalidBasket::Lines(count)) => {
                 Fault::new(FaultCode::Invalid, "TOO_MANY_LINES", text).with("lines", count)
             }
-            InventoryError::Basket(_) => Fault::invalid("lines", text),
+            InventoryError::Basket(InvalidBasket::Units { .. }) => Fault::invalid("lines", text),
+            InventoryError::Basket(
+                InvalidBasket::Groups(_) | InvalidBasket::Alternatives(_) | InvalidBasket::Named(_),
+            ) => Fault::invalid("any_of", text),
+            InventoryError::Basket(InvalidBasket::Makes(_) | InvalidBasket::Made { .. }) => {
+                Fault::invalid("makes", text)
+            }
             InventoryError::Changes(_) => Fault::invalid("changes", text),
             InventoryError::Page(_) => Fault::invalid("page", text),
             InventoryError::UnknownPool(pool) => unknown_pools(&[pool], text),
@@ -78,11 +84,20 @@ fn refused(refusal: Refusal, text: String) -> Fault {
         Refusal::InsufficientUnits(short) => {
             let fault = conflict("INSUFFICIENT_UNITS");
             short.into_iter().fold(fault, |fault, short| {
-                fault.item([
+                let alternative = short
+                    .of
+                    .map(|of| [("any_of", of.group), ("alternative", of.place)]);
+                let figures = [
                     ("pool", Value::from(short.pool.as_str())),
                     ("requested", Value::from(short.requested)),
                     ("available", Value::from(short.available)),
-                ])
+                ];
+                let of = alternative.into_iter().flatten();
+                fault.item(
+                    figures
+                        .into_iter()
+                        .chain(of.map(|(name, number)| (name, Value::from(number)))),
+                )
             })
         }
         Refusal::UnknownPools(pools) => unknown_pools(&pools, text),

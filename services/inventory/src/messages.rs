@@ -19,12 +19,13 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::{
-    domain::{Bind, HoldId, Name, Refusal},
+    domain::{Bind, HoldId, MADE_KINDS, Name, Refusal},
     ledger::{Ledger, WhoWrites},
     store,
 };
 
-/// How pools stand. Only the last word on a key matters.
+/// How pools stand, but those that come to be with whoever first names them: they are between him and the seller, and are
+/// too many. Only the last word on a key matters.
 const STOCK: Topic = Topic::state("holdfast.stock");
 /// What makes wrong what is kept in memory.
 pub(crate) const HEARD: &[Topic] = &[STOCK];
@@ -85,6 +86,9 @@ impl Fold for Announcer {
         let mut news = Vec::new();
         let pools: Vec<i32> = pools.into_iter().collect();
         for pool in store::pool_states(conn, &pools).await? {
+            if MADE_KINDS.iter().any(|kind| is_of_kind(&pool.key, kind)) {
+                continue;
+            }
             let available = pool.available();
             let stock = Stock {
                 pool: &pool.key,
@@ -133,6 +137,10 @@ impl Fold for Announcer {
         }
         Ok(news)
     }
+}
+
+fn is_of_kind(key: &str, kind: &str) -> bool {
+    key.split_once(':').is_some_and(|(of, _)| of == kind)
 }
 
 /// Binds holds to the orders that were made for them, where the call that should have done so was lost.

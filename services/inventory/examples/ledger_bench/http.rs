@@ -131,7 +131,7 @@ async fn reserve(
         request: wish.request.parse().map_err(|error| refused(&error))?,
         account: None,
         actor: counter.actor.clone(),
-        basket: Basket::new(lines).map_err(|error| refused(&error))?,
+        wish: Basket::new(lines).map_err(|error| refused(&error))?.into(),
         ttl: TTL,
         reference: Name::default(),
         epoch: None,

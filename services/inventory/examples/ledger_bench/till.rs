@@ -149,7 +149,7 @@ impl Writing {
             request,
             account: None,
             actor: self.actor.clone(),
-            basket: want.basket.clone(),
+            wish: want.basket.clone().into(),
             ttl: TTL,
             reference: Name::default(),
             epoch: None,

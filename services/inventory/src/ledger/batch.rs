@@ -33,8 +33,9 @@ pub(super) struct Batch {
     moved_holds: HoldColumns,
     hold_versions_before: Vec<i32>,
     hold_expiries_before: Vec<Timestamp>,
-    /// Of made holds: whose they are, and their lines end to end.
+    /// Of made holds: whose they are, what they took where there was a choice, and their lines end to end.
     accounts: Vec<String>,
+    taken: Vec<Box<[u8]>>,
     first_lines: Vec<i32>,
     last_lines: Vec<i32>,
     line_pools: Vec<i32>,
@@ -112,6 +113,7 @@ impl Batch {
                 batch
                     .accounts
                     .push(entry.account.as_deref().unwrap_or("").to_owned());
+                batch.taken.push(entry.taken.clone());
                 batch.first_lines.push(batch.line_pools.len() as i32 + 1);
                 batch
                     .line_pools
@@ -159,6 +161,7 @@ impl Batch {
         let moved_heads = bytes(&moved.head);
         let heads_before = bytes(&self.pool_heads_before);
         let fingerprints = bytes(&self.fingerprints);
+        let taken: Vec<&[u8]> = self.taken.iter().map(|taken| &**taken).collect();
         let row = client
             .query_one(
                 forms.get(self.form()),
@@ -238,6 +241,8 @@ impl Batch {
                     &self.changed,
                     &self.low,
                     &self.expired,
+                    // 68: what made holds took
+                    &taken,
                 ],
             )
             .await?;

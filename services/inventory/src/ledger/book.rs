@@ -65,6 +65,15 @@ pub(super) struct HeldLine {
     pub(super) returned: i64,
 }
 
+/// A wish by the ids of its pools.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sought {
+    /// In any case, by pool key.
+    pub(super) lines: Vec<(PoolId, i64)>,
+    /// Of each group the first that fits.
+    pub(super) any_of: Vec<Vec<Vec<(PoolId, i64)>>>,
+}
+
 /// Everything known of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HoldEntry {
@@ -77,6 +86,8 @@ pub(super) struct HoldEntry {
     pub(super) reference: Name,
     /// By pool key, each pool once; empty for a tombstone.
     pub(super) lines: Vec<HeldLine>,
+    /// Of each group of alternatives the one that was taken.
+    pub(super) taken: Box<[u8]>,
 }
 
 impl HoldEntry {
@@ -102,6 +113,7 @@ impl HoldEntry {
             account,
             reference: Name::default(),
             lines: lines.collect(),
+            taken: Box::default(),
         }
     }
 
@@ -325,6 +337,7 @@ impl Book {
             expires_at: entry.expires_at,
             lines: lines.collect(),
             reference: entry.reference.clone(),
+            taken: entry.taken.clone(),
         })
     }
 

@@ -2,15 +2,21 @@
 //!
 //! Every refusal is found before the first change is made, so a refused request has left no trace.
 
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 
-use super::book::{Book, HoldEntry, PoolEntry, PoolId, units_on};
+use super::book::{Book, HoldEntry, PoolId, Sought, units_on};
 use crate::domain::{
-    Adjust, Basket, Bind, CAPACITY_MAX_UNITS, Commit, Epoch, Extend, Fingerprint, HoldId,
-    HoldState, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+    Adjust, Alternative, Bind, CAPACITY_MAX_UNITS, Commit, Epoch, Extend, Fingerprint, HoldId,
+    HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short, Wish,
 };
+
+/// Why a pool has units that came to be with who first named it.
+const FIRST_NAMED: &str = "first named";
 
 /// What may be asked of the ledger.
 #[derive(Debug, Clone)]
@@ -136,7 +142,7 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
     if let Some(entry) = book.hold(hold) {
         return decide_reserve_again(ask, hold, entry, book);
     }
-    let lines = find_pools(&ask.basket, book)?;
+    let (sought, new) = find_pools(&ask.wish, book)?;
     if let Some(account) = &ask.account
         && book.live_of(account) >= limits.account_max_holds
     {
@@ -146,7 +152,13 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
     if book.live() >= limits.live_max_holds {
         return Err(Refusal::Full);
     }
-    let mut changes = make_room(&lines, &[], book).map_err(Refusal::InsufficientUnits)?;
+    let chosen = choose(&sought, &new, book).map_err(Refusal::InsufficientUnits)?;
+    let mut changes = chosen.expiring;
+    for pool in new {
+        if chosen.lines.iter().any(|(id, _)| *id == pool.id) {
+            make_pool(pool, &ask.actor, &mut changes);
+        }
+    }
     let expires_at = after(book.now(), ask.ttl);
     let epoch = ask.epoch.unwrap_or(0);
     let account = ask.account.clone();
@@ -154,7 +166,8 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
         hold,
         entry: HoldEntry {
             reference: ask.reference.clone(),
-            ..HoldEntry::live(book.now(), expires_at, epoch, account, &lines)
+            taken: chosen.taken,
+            ..HoldEntry::live(book.now(), expires_at, epoch, account, &chosen.lines)
         },
         actor: ask.actor.clone(),
     });
@@ -175,9 +188,10 @@ fn decide_reserve_again(
             return Err(Refusal::HoldEnded { hold, state });
         }
     }
-    let wanted = ask.basket.lines().iter();
-    let same = entry.lines.len() == ask.basket.lines().len()
-        && wanted.zip(&entry.lines).all(|(wanted, held)| {
+    // Of alternatives that were not taken nothing is kept.
+    let wanted = ask.wish.taking(&entry.taken).unwrap_or_default();
+    let same = entry.lines.len() == wanted.len()
+        && wanted.iter().zip(&entry.lines).all(|(wanted, held)| {
             wanted.units == held.units && book.pool_id(&wanted.pool) == Some(held.pool)
         });
     if !same {
@@ -468,84 +482,210 @@ fn done_before(
     }
 }
 
-fn find_pools(basket: &Basket, book: &Book) -> Result<Vec<(PoolId, i64)>, Refusal> {
-    let mut lines = Vec::with_capacity(basket.lines().len());
-    let mut unknown = Vec::new();
-    for line in basket.lines() {
-        match book.pool_id(&line.pool) {
-            Some(pool) => lines.push((pool, line.units)),
-            None => unknown.push(line.pool.clone()),
+/// A pool that a wish brings with it.
+struct NewPool {
+    id: PoolId,
+    key: PoolKey,
+    capacity: i64,
+}
+
+/// The pools of a wish, those that its lines bring with them among them.
+fn find_pools(wish: &Wish, book: &Book) -> Result<(Sought, Vec<NewPool>), Refusal> {
+    let mut new: Vec<NewPool> = Vec::new();
+    let mut unknown: Vec<PoolKey> = Vec::new();
+    let mut find = |lines: &[Line]| {
+        let mut found = Vec::with_capacity(lines.len());
+        for Line { pool: key, units } in lines {
+            let made = || new.iter().find(|pool| pool.key == *key);
+            if let Some(id) = book.pool_id(key).or_else(|| made().map(|pool| pool.id)) {
+                found.push((id, *units));
+            } else if let Some(capacity) = wish.makes(key) {
+                // Those of alternatives that are not taken leave a gap in the numbers and nothing else.
+                let id = PoolId(book.next_pool().0 + new.len() as i32);
+                let key = key.clone();
+                new.push(NewPool { id, key, capacity });
+                found.push((id, *units));
+            } else if !unknown.contains(key) {
+                unknown.push(key.clone());
+            }
         }
-    }
+        found
+    };
+    let sought = Sought {
+        lines: find(wish.lines()),
+        any_of: (wish.any_of().iter())
+            .map(|group| group.iter().map(|basket| find(basket.lines())).collect())
+            .collect(),
+    };
     if unknown.is_empty() {
-        Ok(lines)
+        Ok((sought, new))
     } else {
         Err(Refusal::UnknownPools(unknown))
     }
 }
 
+/// The pool and its units come to be, each its own entry in the book.
+fn make_pool(new: NewPool, actor: &Name, changes: &mut Vec<Change>) {
+    let NewPool { id, key, capacity } = new;
+    changes.push(Change::Make { pool: id, key });
+    changes.push(Change::Adjust {
+        pool: id,
+        delta: capacity,
+        actor: actor.clone(),
+        reason: Name::from(FIRST_NAMED),
+    });
+}
+
+/// What is taken of what is sought.
+struct Chosen<'a> {
+    /// By pool key, each pool once.
+    lines: Cow<'a, [(PoolId, i64)]>,
+    taken: Box<[u8]>,
+    /// The expiries that must be written so that they fit.
+    expiring: Vec<Change>,
+}
+
+/// Takes the lines that are sought in any case and of each group, in order, the first alternative that fits beside what
+/// was taken before; or says what is short.
+fn choose<'a>(sought: &'a Sought, new: &[NewPool], book: &Book) -> Result<Chosen<'a>, Vec<Short>> {
+    let mut room = Room::new(book, new);
+    room.make(&sought.lines)?;
+    if sought.any_of.is_empty() {
+        return Ok(Chosen {
+            lines: Cow::Borrowed(&sought.lines),
+            taken: Box::default(),
+            expiring: room.into_changes(),
+        });
+    }
+    let mut claimed: BTreeMap<PoolId, i64> = sought.lines.iter().copied().collect();
+    let mut taken = Vec::with_capacity(sought.any_of.len());
+    for (group, alternatives) in sought.any_of.iter().enumerate() {
+        let mut short = Vec::new();
+        let fitting = alternatives.iter().enumerate().position(|(place, lines)| {
+            let beside = |pool: PoolId| claimed.get(&pool).copied().unwrap_or(0);
+            let lines: Vec<(PoolId, i64)> = (lines.iter())
+                .map(|&(pool, units)| (pool, units + beside(pool)))
+                .collect();
+            let of = Some(Alternative { group, place });
+            let outcome = room.make(&lines);
+            let lacking = outcome.as_ref().err().into_iter().flatten();
+            short.extend(lacking.map(|short| Short {
+                of,
+                ..short.clone()
+            }));
+            outcome.is_ok()
+        });
+        let Some(place) = fitting else {
+            return Err(short);
+        };
+        for &(pool, units) in &alternatives[place] {
+            *claimed.entry(pool).or_default() += units;
+        }
+        taken.push(place as u8);
+    }
+    let mut lines: Vec<(PoolId, i64)> = claimed.into_iter().collect();
+    lines.sort_by(|one, other| room.key(one.0).cmp(&room.key(other.0)));
+    Ok(Chosen {
+        lines: Cow::Owned(lines),
+        taken: taken.into(),
+        expiring: room.into_changes(),
+    })
+}
+
 /// The holds whose expiry must be written so that these units fit, those in `first` in any case; or what is short.
-///
-/// Units of overdue holds are free, but only a written expiry may free them. Whole holds expire, the oldest first and no
-/// more than needed; when even all of them are not enough, none does.
 fn make_room(
     lines: &[(PoolId, i64)],
     first: &[HoldId],
     book: &Book,
 ) -> Result<Vec<Change>, Vec<Short>> {
-    let mut room = Room::new(book);
+    let mut room = Room::new(book, &[]);
     for hold in first {
         room.expire(*hold);
     }
-    let mut short = Vec::new();
-    for &(pool, units) in lines {
-        if room.on(pool) >= units {
-            continue;
-        }
-        let most = room.at_most_on(pool);
-        if most < units {
-            let key = book.pool(pool).map(|entry| entry.key.clone());
-            short.extend(key.map(|pool| Short {
-                pool,
-                requested: units,
-                available: most,
-            }));
-            continue;
-        }
-        for hold in book.overdue_on(pool) {
-            room.expire(hold);
-            if room.on(pool) >= units {
-                break;
-            }
-        }
-    }
-    if short.is_empty() {
-        let expiring = room.expiring.into_iter();
-        Ok(expiring.map(|hold| Change::Expire { hold }).collect())
-    } else {
-        Err(short)
-    }
+    room.make(lines)?;
+    Ok(room.into_changes())
 }
 
 /// What is free, and what more would be if some overdue holds were written off.
+///
+/// Units of overdue holds are free, but only a written expiry may free them. Whole holds expire, the oldest first and no
+/// more than needed; when even all of them are not enough, none does.
 struct Room<'a> {
     book: &'a Book,
+    new: &'a [NewPool],
     expiring: Vec<HoldId>,
     freed: HashMap<PoolId, i64>,
 }
 
 impl<'a> Room<'a> {
-    fn new(book: &'a Book) -> Self {
+    fn new(book: &'a Book, new: &'a [NewPool]) -> Self {
         Self {
             book,
+            new,
             expiring: Vec::new(),
             freed: HashMap::new(),
         }
     }
 
+    /// Has so many holds expire that these units fit, each pool's by themselves; or says what is short, and none does.
+    fn make(&mut self, lines: &[(PoolId, i64)]) -> Result<(), Vec<Short>> {
+        let mut lacking = false;
+        let mut short = Vec::new();
+        for &(pool, units) in lines {
+            if self.on(pool) >= units {
+                continue;
+            }
+            lacking = true;
+            let most = self.at_most_on(pool);
+            if most < units {
+                short.extend(self.key(pool).map(|key| Short {
+                    pool: key.clone(),
+                    requested: units,
+                    available: most,
+                    of: None,
+                }));
+            }
+        }
+        if !short.is_empty() {
+            return Err(short);
+        }
+        if !lacking {
+            return Ok(());
+        }
+        for &(pool, units) in lines {
+            for hold in self.book.overdue_on(pool) {
+                if self.on(pool) >= units {
+                    break;
+                }
+                self.expire(hold);
+            }
+        }
+        Ok(())
+    }
+
+    fn into_changes(self) -> Vec<Change> {
+        let expiring = self.expiring.into_iter();
+        expiring.map(|hold| Change::Expire { hold }).collect()
+    }
+
+    fn key(&self, pool: PoolId) -> Option<&'a PoolKey> {
+        let known = self.book.pool(pool).map(|entry| &entry.key);
+        known.or_else(|| Some(&self.made(pool)?.key))
+    }
+
+    fn made(&self, pool: PoolId) -> Option<&'a NewPool> {
+        self.new.iter().find(|new| new.id == pool)
+    }
+
+    fn free_on(&self, pool: PoolId) -> i64 {
+        match self.book.pool(pool) {
+            Some(entry) => entry.room(),
+            None => self.made(pool).map_or(0, |new| new.capacity),
+        }
+    }
+
     fn on(&self, pool: PoolId) -> i64 {
-        let freed = self.freed.get(&pool).copied().unwrap_or(0);
-        self.book.pool(pool).map_or(0, PoolEntry::room) + freed
+        self.free_on(pool) + self.freed.get(&pool).copied().unwrap_or(0)
     }
 
     fn at_most_on(&self, pool: PoolId) -> i64 {
@@ -553,7 +693,7 @@ impl<'a> Room<'a> {
         let units: i64 = overdue
             .filter_map(|hold| Some(units_on(self.book.hold(hold)?, pool)))
             .sum();
-        self.book.pool(pool).map_or(0, PoolEntry::room) + units
+        self.free_on(pool) + units
     }
 
     fn expire(&mut self, hold: HoldId) {

@@ -34,7 +34,7 @@ const POOLS: &str = "
     FROM pool";
 /// What `read_hold` reads.
 const HOLDS: &str = "
-    SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned
+    SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned, taken
     FROM hold";
 
 pub(super) struct Session {
@@ -344,6 +344,7 @@ fn read_hold(row: &Row) -> Result<(HoldId, HoldEntry), Failure> {
     let pools: Vec<i32> = row.try_get(8)?;
     let units: Vec<i64> = row.try_get(9)?;
     let returned: Vec<i64> = row.try_get(10)?;
+    let taken: &[u8] = row.try_get(11)?;
     if pools.len() != units.len() || !(returned.is_empty() || returned.len() == units.len()) {
         return Err(Failure::Unreadable(format!(
             "lines of hold {id}: {} pools, {} units, {} returned",
@@ -369,6 +370,7 @@ fn read_hold(row: &Row) -> Result<(HoldId, HoldEntry), Failure> {
                 returned: returned.get(place).copied().unwrap_or(0),
             })
             .collect(),
+        taken: taken.into(),
     };
     Ok((id, entry))
 }

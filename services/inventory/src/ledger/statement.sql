@@ -26,12 +26,12 @@ WITH fenced AS (
     RETURNING 1
 -- only: made_holds
 ), made_holds AS (
-    INSERT INTO hold (id, state, version, expires_at, epoch, account, reference, born_at, pools, units, returned)
-    SELECT b.id, b.state, b.version, b.expires_at, b.epoch, b.account, b.reference, $3::timestamptz,
+    INSERT INTO hold (id, state, version, expires_at, epoch, account, reference, taken, born_at, pools, units, returned)
+    SELECT b.id, b.state, b.version, b.expires_at, b.epoch, b.account, b.reference, b.taken, $3::timestamptz,
            ($36::int4[])[b.first:b.last], ($37::int8[])[b.first:b.last], ($38::int8[])[b.first_back:b.last_back]
     FROM unnest($27::uuid[], $28::int2[], $29::int4[], $30::timestamptz[], $31::int8[], $32::text[], $33::text[],
-                $34::int4[], $35::int4[], $39::int4[], $40::int4[])
-        AS b (id, state, version, expires_at, epoch, account, reference, first, last, first_back, last_back)
+                $34::int4[], $35::int4[], $39::int4[], $40::int4[], $68::bytea[])
+        AS b (id, state, version, expires_at, epoch, account, reference, first, last, first_back, last_back, taken)
 -- end
 -- only: moved_holds
 ), moved_holds AS (

@@ -826,8 +826,7 @@ impl Missing {
                 if job.looks_up || book.hold(reserve.request.makes()).is_some() {
                     self.note_hold(request, book);
                 }
-                let lines = reserve.basket.lines();
-                self.note_keys(lines.iter().map(|line| &line.pool), book);
+                self.note_keys(reserve.wish.named().map(|line| &line.pool), book);
             }
             Request::Extend(_) | Request::Bind(_) | Request::Commit(_) | Request::Release(_) => {
                 self.note_hold(request, book);

@@ -178,8 +178,7 @@ impl World {
             actor: "usr_buyer".to_owned(),
             lines,
             ttl: Some(wire::duration(std::time::Duration::from_mins(10))),
-            command: None,
-            reference: String::new(),
+            ..pb::ReserveRequest::default()
         }
     }
 

@@ -48,6 +48,7 @@ impl Run {
             command: Some(self.command("reserve")),
             // Told here, the order's news that comes later finds nothing left to bind.
             reference: self.order.id.to_string(),
+            ..ledger::ReserveRequest::default()
         };
         let mut inventory = self.desk.peers.inventory.clone();
         let call = inventory.reserve(self.own(request, LEDGER_COMMAND_SECS));

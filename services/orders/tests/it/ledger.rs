@@ -194,8 +194,7 @@ impl Book {
             id: id.to_owned(),
             state: hold.state.into(),
             expires_at: Some(wire::timestamp(hold.expires_at)),
-            lines: Vec::new(),
-            reference: String::new(),
+            ..pb::Hold::default()
         }
     }
 }

@@ -29,8 +29,8 @@ use super::{
     world::{Running, Terms, World, basket, pool_key},
 };
 use crate::domain::{
-    Adjust, Basket, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint,
-    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+    Adjust, Alternative, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint,
+    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short, Wish,
 };
 
 const SEEDS: u64 = 200;
@@ -66,6 +66,8 @@ struct ModelHold {
     epoch: i64,
     /// Units, and of those given back.
     lines: BTreeMap<PoolKey, (i64, i64)>,
+    /// Of each group the alternative that was taken.
+    taken: Box<[u8]>,
 }
 
 impl Model {
@@ -147,12 +149,6 @@ impl Model {
 
     fn reserve(&mut self, ask: &Reserve) -> Result<Said, Refusal> {
         let hold = ask.request.makes();
-        let lines: BTreeMap<PoolKey, i64> = ask
-            .basket
-            .lines()
-            .iter()
-            .map(|line| (line.pool.clone(), line.units))
-            .collect();
         if self.holds.contains_key(&hold) {
             self.commanded(hold, ask.epoch)?;
             let entry = &self.holds[&hold];
@@ -161,19 +157,12 @@ impl Model {
                 state => return Err(Refusal::HoldEnded { hold, state }),
             }
             let before = entry.lines.iter().map(|(key, line)| (key.clone(), line.0));
-            if before.collect::<BTreeMap<_, _>>() != lines {
+            if Some(before.collect()) != units_taken(&ask.wish, &entry.taken) {
                 return Err(Refusal::HoldMismatch(hold));
             }
             return Ok(self.say(hold));
         }
-        let unknown: Vec<PoolKey> = lines
-            .keys()
-            .filter(|key| !self.pools.contains_key(*key))
-            .cloned()
-            .collect();
-        if !unknown.is_empty() {
-            return Err(Refusal::UnknownPools(unknown));
-        }
+        self.must_know(&ask.wish)?;
         let live_of_account = self
             .holds
             .values()
@@ -182,7 +171,11 @@ impl Model {
             let limit = ACCOUNT_MAX_HOLDS;
             return Err(Refusal::TooManyHolds { limit });
         }
-        self.must_fit(&lines)?;
+        let taken = self.choose(&ask.wish)?;
+        let lines = units_taken(&ask.wish, &taken).expect("they were chosen");
+        for key in lines.keys() {
+            self.come_to_be(key, &ask.wish);
+        }
         let entry = ModelHold {
             state: HoldState::Live,
             expires_at: self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short"),
@@ -193,9 +186,85 @@ impl Model {
                 .into_iter()
                 .map(|(key, units)| (key, (units, 0)))
                 .collect(),
+            taken,
         };
         self.holds.insert(hold, Arc::new(entry));
         Ok(self.say(hold))
+    }
+
+    fn must_know(&self, wish: &Wish) -> Result<(), Refusal> {
+        let mut unknown = Vec::new();
+        for Line { pool, .. } in wish.named() {
+            let known = self.pools.contains_key(pool) || wish.makes(pool).is_some();
+            if !known && !unknown.contains(pool) {
+                unknown.push(pool.clone());
+            }
+        }
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::UnknownPools(unknown))
+        }
+    }
+
+    /// Of each group the first alternative that fits beside what was taken before.
+    fn choose(&self, wish: &Wish) -> Result<Box<[u8]>, Refusal> {
+        let available = |key: &PoolKey| {
+            if self.pools.contains_key(key) {
+                self.available(key)
+            } else {
+                wish.makes(key).expect("known or made")
+            }
+        };
+        let mut claimed: BTreeMap<&PoolKey, i64> = BTreeMap::new();
+        let lacking = |lines: &[Line], of, claimed: &BTreeMap<&PoolKey, i64>| {
+            let asked = lines.iter().map(|line| Short {
+                pool: line.pool.clone(),
+                requested: line.units + claimed.get(&line.pool).unwrap_or(&0),
+                available: available(&line.pool),
+                of,
+            });
+            let short = asked.filter(|line| line.available < line.requested);
+            short.collect::<Vec<_>>()
+        };
+        let short = lacking(wish.lines(), None, &claimed);
+        if !short.is_empty() {
+            return Err(Refusal::InsufficientUnits(short));
+        }
+        claimed.extend(wish.lines().iter().map(|line| (&line.pool, line.units)));
+        let mut taken = Vec::new();
+        for (group, alternatives) in wish.any_of().iter().enumerate() {
+            let mut short = Vec::new();
+            for (place, basket) in alternatives.iter().enumerate() {
+                let of = Some(Alternative { group, place });
+                let lacking = lacking(basket.lines(), of, &claimed);
+                if lacking.is_empty() {
+                    for line in basket.lines() {
+                        *claimed.entry(&line.pool).or_default() += line.units;
+                    }
+                    taken.push(place as u8);
+                    break;
+                }
+                short.extend(lacking);
+            }
+            if taken.len() == group {
+                return Err(Refusal::InsufficientUnits(short));
+            }
+        }
+        Ok(taken.into())
+    }
+
+    fn come_to_be(&mut self, key: &PoolKey, wish: &Wish) {
+        if let (None, Some(capacity)) = (self.pools.get(key), wish.makes(key)) {
+            let pool = ModelPool {
+                capacity,
+                overbook: 0,
+                low_at: None,
+                sold: 0,
+                capacity_version: 1,
+            };
+            self.pools.insert(key.clone(), pool);
+        }
     }
 
     fn commit(&mut self, ask: &Commit) -> Result<Said, Refusal> {
@@ -230,6 +299,7 @@ impl Model {
                 reference: Name::from(""),
                 epoch: ask.epoch.unwrap_or(0),
                 lines: BTreeMap::new(),
+                taken: Box::default(),
             };
             self.holds.insert(ask.hold, Arc::new(tombstone));
             return Ok(Said::State(HoldState::Released));
@@ -375,6 +445,7 @@ impl Model {
                 pool: key.clone(),
                 requested: *units,
                 available: self.available(key),
+                of: None,
             })
             .filter(|line| line.available < line.requested)
             .collect();
@@ -412,6 +483,7 @@ impl Model {
                 })
                 .collect(),
             reference: entry.reference.clone(),
+            taken: entry.taken.clone(),
         })
     }
 
@@ -431,6 +503,17 @@ impl Model {
             pool.capacity_version,
         ]
     }
+}
+
+/// Units of each pool that these alternatives come to.
+fn units_taken(wish: &Wish, taken: &[u8]) -> Option<BTreeMap<PoolKey, i64>> {
+    let lines = wish.taking(taken)?;
+    Some(
+        lines
+            .iter()
+            .map(|line| (line.pool.clone(), line.units))
+            .collect(),
+    )
 }
 
 /// An answer in the model's words.
@@ -485,9 +568,10 @@ struct HoldRow {
     epoch: i64,
     reference: String,
     lines: Vec<(PoolKey, i64, i64)>,
+    taken: Vec<u8>,
 }
 
-/// id, state, end, epoch, reference, pools, units, units given back
+/// id, state, end, epoch, reference, pools, units, units given back, alternatives taken
 type StoredHold = (
     Uuid,
     i16,
@@ -497,6 +581,7 @@ type StoredHold = (
     Vec<i32>,
     Vec<i64>,
     Vec<i64>,
+    Vec<u8>,
 );
 
 impl Rows {
@@ -512,14 +597,15 @@ impl Rows {
                 .expect("every database counts transactions");
         let pools: Vec<(i32, String, i64, i64, i64, i64, i64)> = sqlx::query_as(
             "SELECT id, key, capacity, held, sold, overbook, capacity_version FROM pool
-             WHERE key >= $1 AND key < $1 || '~'",
+             WHERE key >= 'sku:' || $1 AND key < 'sku:' || $1 || '~'
+                OR key >= 'limit:' || $1 AND key < 'limit:' || $1 || '~'",
         )
         .bind(prefix)
         .fetch_all(&mut *sql)
         .await
         .expect("pools can be read");
         let holds: Vec<StoredHold> = sqlx::query_as(
-            "SELECT id, state, expires_at, epoch, reference, pools, units, returned FROM hold
+            "SELECT id, state, expires_at, epoch, reference, pools, units, returned, taken FROM hold
              WHERE id = ANY($1) AND xmin::text::int8 >= $2",
         )
         .bind(&ids)
@@ -539,7 +625,7 @@ impl Rows {
             .iter()
             .map(|pool| (pool.0, pool_key(&pool.1)))
             .collect();
-        for (id, state, expires_at, epoch, reference, on, units, returned) in holds {
+        for (id, state, expires_at, epoch, reference, on, units, returned, taken) in holds {
             let lines = on.iter().zip(&units).enumerate();
             let lines = lines.map(|(place, (pool, units))| {
                 let returned = returned.get(place).copied().unwrap_or(0);
@@ -551,6 +637,7 @@ impl Rows {
                 epoch,
                 reference,
                 lines: lines.collect(),
+                taken,
             };
             self.holds.insert(HoldId::new(id), row);
         }
@@ -607,6 +694,7 @@ impl HoldRow {
             && self.expires_at == hold.expires_at
             && self.epoch == hold.epoch
             && *self.reference == *hold.reference
+            && *self.taken == *hold.taken
             && self.lines.len() == hold.lines.len()
             && self
                 .lines
@@ -743,7 +831,7 @@ impl<'a> Run<'a> {
             seed,
             dice: StdRng::seed_from_u64(seed),
             model: Model::new(world.now()),
-            prefix: format!("sku:S{seed}-"),
+            prefix: format!("S{seed}-"),
             holds: Vec::new(),
             asked: Vec::new(),
             ids: BTreeSet::new(),
@@ -917,11 +1005,54 @@ impl<'a> Run<'a> {
     }
 
     fn keys(&self) -> Vec<PoolKey> {
-        (0..5).map(|place| self.key(place)).collect()
+        let limits = (0..3).map(|place| self.limit(place));
+        (0..5).map(|place| self.key(place)).chain(limits).collect()
     }
 
     fn key(&self, place: usize) -> PoolKey {
-        pool_key(&format!("{}{place}", self.prefix))
+        pool_key(&format!("sku:{}{place}", self.prefix))
+    }
+
+    fn limit(&self, place: usize) -> PoolKey {
+        pool_key(&format!("limit:{}{place}", self.prefix))
+    }
+
+    fn draw_line(&mut self) -> Line {
+        let place = self.dice.random_range(0..5);
+        Line {
+            pool: self.key(place),
+            units: self.dice.random_range(1..=3),
+        }
+    }
+
+    /// Lines, sometimes with a choice, sometimes under a limit that comes to be with them.
+    fn draw_wish(&mut self) -> Wish {
+        let groups = match self.dice.random_range(0..8) {
+            0..6 => 0,
+            6 => 1,
+            _ => 2,
+        };
+        let least = usize::from(groups == 0);
+        let count = self.dice.random_range(least..=3);
+        let mut lines: Vec<Line> = (0..count).map(|_| self.draw_line()).collect();
+        let any_of = (0..groups).map(|_| {
+            let alternatives = self.dice.random_range(1..=3);
+            let alternatives = (0..alternatives).map(|_| {
+                let count = self.dice.random_range(1..=2);
+                (0..count).map(|_| self.draw_line()).collect()
+            });
+            alternatives.collect()
+        });
+        let any_of = any_of.collect();
+        let mut makes = Vec::new();
+        if self.dice.random_ratio(1, 4) {
+            let place = self.dice.random_range(0..3);
+            let pool = self.limit(place);
+            makes.push((pool.clone(), self.dice.random_range(1..=4)));
+            let units = self.dice.random_range(1..=2);
+            lines.push(Line { pool, units });
+        }
+        Wish::new(lines, any_of, makes).expect("a wish")
     }
 
     /// A request that may mean something: known ids and keys for the most part, sometimes the same as before.
@@ -964,16 +1095,6 @@ impl<'a> Run<'a> {
                 // New ones for the most part; a request id that is known asks again, maybe for something else.
                 let known = self.dice.random_ratio(1, 10);
                 let hold = self.draw_hold(if known { u32::MAX } else { 1 });
-                let count = self.dice.random_range(1..=3);
-                let lines: Vec<Line> = (0..count)
-                    .map(|_| {
-                        let place = self.dice.random_range(0..5);
-                        Line {
-                            pool: self.key(place),
-                            units: self.dice.random_range(1..=3),
-                        }
-                    })
-                    .collect();
                 Request::Reserve(Reserve {
                     request: RequestId::new(hold.uuid()),
                     account: self
@@ -981,7 +1102,7 @@ impl<'a> Run<'a> {
                         .random_ratio(1, 2)
                         .then(|| Name::from(self.prefix.as_str())),
                     actor,
-                    basket: Basket::new(lines).expect("a basket"),
+                    wish: self.draw_wish(),
                     ttl,
                     reference: self.draw_reference(),
                     epoch,

@@ -16,9 +16,9 @@ use super::{
         writer::{Reload, Rules},
     },
     model::{Faults, Run},
-    world::{Running, TTL, Terms, World, extend, release, reserve},
+    world::{Running, TTL, Terms, World, extend, lines, release, reserve},
 };
-use crate::domain::{HoldId, HoldState, Refusal};
+use crate::domain::{HoldId, HoldState, Refusal, Reserve, Wish};
 
 const FENCE: &str = "WHERE id = 1 AND epoch = $1::int8 AND seq = $2::int8 - 1";
 const HOLD_GUARD: &str = "AND hold.version = b.old_version AND hold.expires_at = b.old_expires_at";
@@ -269,6 +269,54 @@ async fn a_release_by_pool_frees_the_unit_of_whoever_has_it_now() {
         ..Rules::default()
     };
     assert!(!the_model_agrees(planted).await);
+}
+
+/// A basket may have the last unit by either of its groups. Whether it is told that it cannot have it by both.
+async fn groups_do_not_take_the_same_unit_twice(rules: Rules) -> bool {
+    let world = World::on(Terms {
+        rules,
+        ..Terms::default()
+    })
+    .await;
+    world.stock("sku:LAST", 1).await;
+    let either = vec![lines(&[("sku:LAST", 1)])];
+    let ask = Reserve {
+        wish: Wish::new(Vec::new(), vec![either.clone(), either], Vec::new()).expect("a wish"),
+        ..reserve(&[("sku:LAST", 1)])
+    };
+    let refused = world.ledger().reserve(ask).await;
+    matches!(refused, Err(Refusal::InsufficientUnits(_)))
+}
+
+#[tokio::test]
+async fn groups_that_are_looked_at_one_by_one_take_the_same_unit_twice() {
+    /// Each group as if it were alone, and what they come to taken together.
+    fn one_by_one(request: &Request, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
+        let Request::Reserve(reserve) = request else {
+            return decide::decide(request, book, limits);
+        };
+        let mut together: Option<Decision> = None;
+        for group in reserve.wish.any_of() {
+            let group = group.iter().map(|basket| basket.lines().to_vec()).collect();
+            let alone = Request::Reserve(Reserve {
+                wish: Wish::new(Vec::new(), vec![group], Vec::new()).expect("a wish"),
+                ..reserve.clone()
+            });
+            let decision = decide::decide(&alone, book, limits)?;
+            match (&mut together, decision) {
+                (None, decision) => together = Some(decision),
+                (Some(together), mut decision) => together.changes.append(&mut decision.changes),
+            }
+        }
+        together.map_or_else(|| decide::decide(request, book, limits), Ok)
+    }
+    let planted = Rules {
+        decide: one_by_one,
+        ..Rules::default()
+    };
+    assert!(groups_do_not_take_the_same_unit_twice(Rules::default()).await);
+    // The database itself refuses what would be oversold, and the ledger has to own up to a defect.
+    assert!(!groups_do_not_take_the_same_unit_twice(planted).await);
 }
 
 /// The last unit is being taken by a batch that has not committed. Whether the next taker is kept waiting for it.

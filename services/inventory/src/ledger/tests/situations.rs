@@ -88,7 +88,7 @@ async fn the_same_reserve_again_is_the_same_hold_and_with_other_lines_it_is_refu
     let first = world.ledger().reserve(ask.clone()).await.expect("free");
     assert_eq!(world.ledger().reserve(ask.clone()).await, Ok(first.clone()));
     assert_eq!(world.balance("sku:A").await, (1, 0, 2));
-    ask.basket = super::world::basket(&[("sku:A", 2)]);
+    ask.wish = super::world::basket(&[("sku:A", 2)]).into();
     let refused = world.ledger().reserve(ask).await;
     assert_eq!(refused, Err(Refusal::HoldMismatch(first.id)));
 }

@@ -197,12 +197,16 @@ pub(crate) fn pool_key(key: &str) -> PoolKey {
     key.parse().expect("a pool key")
 }
 
-pub(crate) fn basket(lines: &[(&str, i64)]) -> Basket {
+pub(crate) fn lines(lines: &[(&str, i64)]) -> Vec<Line> {
     let lines = lines.iter().map(|(pool, units)| Line {
         pool: pool_key(pool),
         units: *units,
     });
-    Basket::new(lines.collect()).expect("a basket")
+    lines.collect()
+}
+
+pub(crate) fn basket(of: &[(&str, i64)]) -> Basket {
+    Basket::new(lines(of)).expect("a basket")
 }
 
 pub(crate) fn reserve(lines: &[(&str, i64)]) -> Reserve {
@@ -210,7 +214,7 @@ pub(crate) fn reserve(lines: &[(&str, i64)]) -> Reserve {
         request: RequestId::generate(),
         account: None,
         actor: Name::from("usr_test"),
-        basket: basket(lines),
+        wish: basket(lines).into(),
         ttl: TTL,
         reference: Name::default(),
         epoch: None,
