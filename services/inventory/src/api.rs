@@ -10,7 +10,9 @@ use holdfast_platform::{
     wire,
 };
 use holdfast_proto::{
-    inventory::v1::{self as pb, inventory_service_server::InventoryService},
+    inventory::v1::{
+        self as pb, inventory_service_server::InventoryService, stand_response::Outcome,
+    },
     page::v1 as paging,
     saga::v1::Command,
 };
@@ -20,8 +22,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{
         Adjust, Basket, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Hold, HoldId,
-        HoldState, Line, MovementKind, Name, Pool, Release, Reserve, Return, SetPolicy,
-        TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS, Wish,
+        HoldState, Line, MovementKind, Name, PATIENCE_MAX_SECS, Pool, Release, Reserve, Return,
+        SetPolicy, Stand, Stood, TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS, Wish,
     },
     error::{Field, InventoryError},
     ledger::{Ledger, Standing},
@@ -45,6 +47,7 @@ const FIRST_VERSION: i64 = 1;
 /// Who may call what. What the public sees of a pool is its key and how much of it is available.
 pub const ACCESS: AccessTable = &[
     ("Reserve", Access::Peers(SELLERS)),
+    ("Stand", Access::Peers(SELLERS)),
     ("Extend", Access::Peers(SELLERS)),
     ("Bind", Access::Peers(BINDERS)),
     ("Commit", Access::Peers(SELLERS)),
@@ -138,6 +141,36 @@ impl InventoryService for Api {
             .await?;
         Ok(Response::new(pb::ReserveResponse {
             hold: Some(hold.into()),
+        }))
+    }
+
+    /// Waits in line for what cannot be had now.
+    async fn stand(
+        &self,
+        request: Request<pb::StandRequest>,
+    ) -> Result<Response<pb::StandResponse>, Status> {
+        let request = request.into_inner();
+        let wish = parse_wish(request.lines, request.any_of, request.makes)?;
+        let stood = self
+            .ledger
+            .stand(Stand {
+                request: parse_request(&request.request_id)?,
+                account: parse_account(&request.account)?,
+                actor: parse_name("actor", &request.actor)?,
+                wish: wish.standing().map_err(InventoryError::from)?,
+                ttl: parse_ttl(request.ttl)?,
+                patience: parse_length("patience", request.patience, PATIENCE_MAX_SECS)?,
+                reference: parse_reference(&request.reference)?,
+            })
+            .await?;
+        let outcome = match stood {
+            Stood::Waiting(until) => Outcome::Waiting(pb::Waiting {
+                expires_at: Some(wire::timestamp(until)),
+            }),
+            Stood::Granted(hold) => Outcome::Hold(hold.into()),
+        };
+        Ok(Response::new(pb::StandResponse {
+            outcome: Some(outcome),
         }))
     }
 
@@ -478,13 +511,21 @@ fn parse_lines(lines: Vec<pb::Line>) -> Result<Vec<Line>, InventoryError> {
 }
 
 fn parse_ttl(ttl: Option<prost_types::Duration>) -> Result<Duration, InventoryError> {
-    let bounds = Duration::from_secs(TTL_MIN_SECS)..=Duration::from_secs(TTL_MAX_SECS);
-    wire::length(ttl.as_ref())
-        .filter(|ttl| bounds.contains(ttl))
+    parse_length("ttl", ttl, TTL_MAX_SECS)
+}
+
+fn parse_length(
+    field: &'static str,
+    length: Option<prost_types::Duration>,
+    max_secs: u64,
+) -> Result<Duration, InventoryError> {
+    let bounds = Duration::from_secs(TTL_MIN_SECS)..=Duration::from_secs(max_secs);
+    wire::length(length.as_ref())
+        .filter(|length| bounds.contains(length))
         .ok_or_else(|| {
             invalid(
-                "ttl",
-                format!("wanted {TTL_MIN_SECS} to {TTL_MAX_SECS} seconds"),
+                field,
+                format!("wanted {TTL_MIN_SECS} to {max_secs} seconds"),
             )
         })
 }

@@ -2,7 +2,8 @@
 //!
 //! Of each pool: its movements from the first that is kept to the one its row stands at, each with the hash that belongs
 //! to it, and the balances they fold into; then the sealed heads, which a shorter book cannot contain. Of each hold the
-//! book names: that it owns what the book says, no more and no less. Then that no other hold owns anything (`owners`).
+//! book names: that it owns what the book says, no more and no less. Then that no other hold owns anything (`owners`), and
+//! that whoever left the line got what he stood there for, or nothing (`standing`).
 //!
 //! The ledger goes on selling meanwhile, and no snapshot may live long there. So everything is read in slices, and what
 //! is compared is read at one moment: holds together with their pools' versions, after which the book is read on to just
@@ -10,6 +11,7 @@
 
 mod book;
 mod owners;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -186,6 +188,8 @@ async fn read_through(
         }
     }
     owners::find_unborn(db, &mut auditor.audit).await?;
+    standing::read(db, &mut auditor.audit).await?;
+    progress(&auditor.audit);
     Ok(auditor.audit)
 }
 

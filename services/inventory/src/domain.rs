@@ -11,6 +11,10 @@
 //!            RELEASED ◀──────────┘ Release: it can never be committed after that
 //!                ▲
 //!                └── Release of a hold never seen: a tombstone, which a late Reserve meets
+//!
+//!   Stand ──▶ (in line) ──units come free──▶ LIVE
+//!                  ├── Release ──▶ RELEASED
+//!                  └── its own time is over ──▶ EXPIRED, without lines: nothing can be taken up again
 //! ```
 
 use std::{
@@ -37,6 +41,10 @@ pub const GROUPS_MAX_ENTRIES: usize = 16;
 pub const ALTERNATIVES_MAX_ENTRIES: usize = 16;
 /// Lines that a wish may name in all its alternatives; what it takes of them is bounded by [`LINES_MAX_ENTRIES`].
 pub const NAMED_MAX_LINES: usize = 4_000;
+/// Lines that a wish may name which stands in line: it is kept in memory, and looked at whenever units come free.
+pub const STANDING_MAX_LINES: usize = 256;
+/// Longest time a request may stand in line.
+pub const PATIENCE_MAX_SECS: u64 = 366 * 24 * 60 * 60;
 /// Pools that one wish may bring with it.
 pub const MADE_MAX_POOLS: usize = 64;
 /// Kinds of pools that come to be with the first wish that names them: how much of an event one account may take, and
@@ -112,6 +120,9 @@ pub enum InvalidBasket {
     /// Too many lines in all alternatives together.
     #[error("any_of: {0} lines in all, wanted {NAMED_MAX_LINES} or fewer")]
     Named(usize),
+    /// Too many lines to stand in line with.
+    #[error("lines: {0} in all, wanted {STANDING_MAX_LINES} or fewer to stand in line with")]
+    Standing(usize),
     /// Too many pools to be made.
     #[error("makes: {0} pools, wanted {MADE_MAX_POOLS} or fewer")]
     Makes(usize),
@@ -214,6 +225,14 @@ impl Wish {
         }
         self.makes = makes.into_iter().collect();
         Ok(self)
+    }
+
+    /// Itself, if it is small enough to stand in line.
+    pub fn standing(self) -> Result<Self, InvalidBasket> {
+        match self.named().count() {
+            0..=STANDING_MAX_LINES => Ok(self),
+            lines => Err(InvalidBasket::Standing(lines)),
+        }
     }
 
     /// What is wanted in any case: one line a pool, by key.
@@ -471,6 +490,34 @@ pub struct Reserve {
     pub reference: Name,
     /// Who commands.
     pub epoch: Epoch,
+}
+
+/// Waits in line for what a [`Reserve`] would be refused, and has it held as soon as it fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stand {
+    /// Becomes the hold's id.
+    pub request: RequestId,
+    /// Whose live holds are counted, this among them from the beginning; nobody's when empty.
+    pub account: Option<Name>,
+    /// Who does it.
+    pub actor: Name,
+    /// What is wanted.
+    pub wish: Wish,
+    /// How long it is held once it is granted, from [`TTL_MIN_SECS`] to [`TTL_MAX_SECS`].
+    pub ttl: Duration,
+    /// How long it waits, from [`TTL_MIN_SECS`] to [`PATIENCE_MAX_SECS`].
+    pub patience: Duration,
+    /// What it is for.
+    pub reference: Name,
+}
+
+/// What came of standing in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stood {
+    /// It waits until then.
+    Waiting(Timestamp),
+    /// It has been granted.
+    Granted(Hold),
 }
 
 /// Moves a live hold's expiry to `ttl` from now, never earlier.

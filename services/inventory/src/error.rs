@@ -45,7 +45,9 @@ impl From<InventoryError> for Fault {
             InventoryError::Basket(InvalidBasket::Lines(count)) => {
                 Fault::new(FaultCode::Invalid, "TOO_MANY_LINES", text).with("lines", count)
             }
-            InventoryError::Basket(InvalidBasket::Units { .. }) => Fault::invalid("lines", text),
+            InventoryError::Basket(InvalidBasket::Units { .. } | InvalidBasket::Standing(_)) => {
+                Fault::invalid("lines", text)
+            }
             InventoryError::Basket(
                 InvalidBasket::Groups(_) | InvalidBasket::Alternatives(_) | InvalidBasket::Named(_),
             ) => Fault::invalid("any_of", text),

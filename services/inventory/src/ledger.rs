@@ -28,7 +28,7 @@ pub use clock::Reading;
 
 use crate::domain::{
     Adjust, Bind, Commit, Extend, Hold, HoldState, Pool, Refusal, Release, Reserve, Return,
-    SetPolicy,
+    SetPolicy, Stand, Stood,
 };
 use decide::{Limits, Request};
 use writer::{Answer, Job, Options, Rules, Writer};
@@ -45,9 +45,9 @@ pub struct LedgerOptions {
     pub reached_at: Option<Arc<str>>,
     /// How long after its last sign of life another process takes over from a writer.
     pub lease: Duration,
-    /// Live holds of one account.
+    /// Live holds and standing requests of one account.
     pub account_max_holds: u32,
-    /// Live holds of all together: what fits into memory.
+    /// Live holds and standing requests of all together: what fits into memory.
     pub live_max_holds: usize,
     /// What the ledger makes of the database's time: nothing, but in development and tests.
     pub reading: Reading,
@@ -141,6 +141,14 @@ impl Ledger {
         hold(self.ask(Request::Reserve(reserve)).await?)
     }
 
+    /// Waits in line for what a reserve would be refused. What fits at once is granted at once.
+    pub async fn stand(&self, stand: Stand) -> Result<Stood, Refusal> {
+        match self.ask(Request::Stand(stand)).await? {
+            Answer::Stood(stood) => Ok(stood),
+            _ => Err(Refusal::Defect),
+        }
+    }
+
     /// Moves a live hold's expiry, never to an earlier moment.
     pub async fn extend(&self, extend: Extend) -> Result<Hold, Refusal> {
         hold(self.ask(Request::Extend(extend)).await?)
@@ -156,7 +164,7 @@ impl Ledger {
         hold(self.ask(Request::Commit(commit)).await?)
     }
 
-    /// Gives up a hold. One that never was is released too, so that a Reserve that comes later is refused.
+    /// Gives up a hold, or a place in line. A hold that never was is released too, so that a Reserve that comes later is refused.
     pub async fn release(&self, release: Release) -> Result<HoldState, Refusal> {
         match self.ask(Request::Release(release)).await? {
             Answer::State(state) => Ok(state),

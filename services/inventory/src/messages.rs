@@ -31,7 +31,7 @@ const STOCK: Topic = Topic::state("holdfast.stock");
 pub(crate) const HEARD: &[Topic] = &[STOCK];
 /// Pools that sank to their mark; a topic of its own, for within one a key's version is told once.
 const STOCK_LOW: Topic = Topic::state("holdfast.stock_low");
-/// What became of holds without their holder.
+/// What became of holds without their holder, and of requests in line.
 const HOLDS: Topic = Topic::ordinary("holdfast.holds");
 /// Declared as orders declares it.
 const ORDERS: Topic = Topic::ordinary("holdfast.orders");
@@ -64,6 +64,23 @@ struct HoldExpired<'a> {
     expired_at: Timestamp,
 }
 
+#[derive(Serialize)]
+struct HoldGranted<'a> {
+    hold_id: String,
+    reference: &'a str,
+    account: &'a str,
+    lines: Vec<GrantedLine<'a>>,
+    /// Of each group of alternatives the one that was taken, from 0.
+    taken: &'a [u8],
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct GrantedLine<'a> {
+    pool: &'a str,
+    quantity: i64,
+}
+
 /// Turns what batches changed into the last state of each pool, and news of holds that expired.
 pub(crate) struct Announcer;
 
@@ -75,11 +92,13 @@ impl Fold for Announcer {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut pools, mut low, mut expired) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut pools, mut low) = (BTreeSet::new(), BTreeSet::new());
+        let (mut granted, mut expired) = (BTreeSet::new(), BTreeSet::new());
         let mut at = Timestamp::UNIX_EPOCH;
         for change in changes {
             pools.extend(change.pools);
             low.extend(change.low);
+            granted.extend(change.granted);
             expired.extend(change.expired);
             at = at.max(Timestamp::from(change.at));
         }
@@ -124,6 +143,25 @@ impl Fold for Announcer {
                 ));
             }
         }
+        let granted: Vec<uuid::Uuid> = granted.into_iter().collect();
+        for hold in store::granted_holds(conn, &granted).await? {
+            let lines = hold.pools.iter().zip(&hold.units);
+            let data = HoldGranted {
+                hold_id: hold.id.to_string(),
+                reference: &hold.reference,
+                account: &hold.account,
+                lines: lines
+                    .map(|(pool, units)| GrantedLine {
+                        pool,
+                        quantity: *units,
+                    })
+                    .collect(),
+                taken: &hold.taken,
+                expires_at: hold.expires_at.into(),
+            };
+            let key = HoldId::new(hold.id);
+            news.push(Announcement::new(HOLDS, "hold.granted", key, 1, at, &data));
+        }
         let expired: Vec<uuid::Uuid> = expired.into_iter().collect();
         // A hold that was taken up again by a late commit, or given up, has not expired after all.
         for hold in store::expired_holds(conn, &expired).await? {
@@ -133,7 +171,9 @@ impl Fold for Announcer {
                 reference: &hold.reference,
                 expired_at: hold.expires_at.into(),
             };
-            news.push(Announcement::new(HOLDS, "hold.expired", key, 1, at, &data));
+            let version = if hold.was_granted { 2 } else { 1 };
+            let expired = Announcement::new(HOLDS, "hold.expired", key, version, at, &data);
+            news.push(expired);
         }
         Ok(news)
     }
@@ -189,8 +229,8 @@ impl Binder {
             reference: Name::from(reference),
         };
         match self.ledger.bind(bind).await {
-            // An order without a hold: it mirrors a booking.
-            Ok(()) | Err(Refusal::UnknownHold(_)) => Ok(()),
+            // An order without a hold: it mirrors a booking, or who it is of waited in vain.
+            Ok(()) | Err(Refusal::UnknownHold(_) | Refusal::HoldEnded { .. }) => Ok(()),
             Err(refusal @ Refusal::Unavailable(_)) => Err(Handling::transient(refusal)),
             Err(refusal) => Err(Handling::permanent(refusal)),
         }
@@ -206,7 +246,7 @@ impl Binder {
         };
         let fault = Fault::from_status(&status);
         match fault.reason() {
-            "UNKNOWN_HOLD" => Ok(()),
+            "UNKNOWN_HOLD" | "HOLD_ENDED" => Ok(()),
             _ if fault.is_transient() => Err(Handling::transient(fault)),
             _ => Err(Handling::permanent(fault)),
         }

@@ -183,6 +183,7 @@ pub(crate) struct Changed {
     pub(crate) pools: Vec<i32>,
     pub(crate) low: Vec<i32>,
     pub(crate) expired: Vec<Uuid>,
+    pub(crate) granted: Vec<Uuid>,
 }
 
 /// A pool as it is told to others.
@@ -212,6 +213,21 @@ pub(crate) struct ExpiredHold {
     pub(crate) id: Uuid,
     pub(crate) reference: String,
     pub(crate) expires_at: jiff_sqlx::Timestamp,
+    /// Whether it had been granted to a request in line, which was told.
+    pub(crate) was_granted: bool,
+}
+
+/// A hold that a request in line was granted.
+#[derive(sqlx::FromRow)]
+pub(crate) struct GrantedHold {
+    pub(crate) id: Uuid,
+    pub(crate) reference: String,
+    pub(crate) account: String,
+    pub(crate) expires_at: jiff_sqlx::Timestamp,
+    pub(crate) taken: Vec<u8>,
+    /// Keys of its pools, and units of each.
+    pub(crate) pools: Vec<String>,
+    pub(crate) units: Vec<i64>,
 }
 
 /// Takes the oldest batches' changes away. They come back if the transaction does not commit.
@@ -221,7 +237,7 @@ pub(crate) async fn take_changes(
 ) -> Result<Vec<Changed>, sqlx::Error> {
     sqlx::query_as(
         "DELETE FROM change WHERE id = ANY (ARRAY(SELECT id FROM change ORDER BY id LIMIT $1))
-         RETURNING at, pools, low, expired",
+         RETURNING at, pools, low, expired, granted",
     )
     .bind(limit)
     .fetch_all(db)
@@ -247,10 +263,30 @@ pub(crate) async fn expired_holds(
     db: &mut PgConnection,
     holds: &[Uuid],
 ) -> Result<Vec<ExpiredHold>, sqlx::Error> {
-    sqlx::query_as("SELECT id, reference, expires_at FROM hold WHERE id = ANY($1) AND state = 4")
-        .bind(holds)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(
+        "SELECT id, reference, expires_at,
+                cardinality(pools) > 0 AND EXISTS (SELECT FROM stand WHERE stand.id = hold.id) AS was_granted
+         FROM hold WHERE id = ANY($1) AND state = 4",
+    )
+    .bind(holds)
+    .fetch_all(db)
+    .await
+}
+
+/// These holds, whatever has become of them since they were granted.
+pub(crate) async fn granted_holds(
+    db: &mut PgConnection,
+    holds: &[Uuid],
+) -> Result<Vec<GrantedHold>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, reference, account, expires_at, taken, units,
+                ARRAY(SELECT pool.key FROM unnest(hold.pools) WITH ORDINALITY AS line (pool, place)
+                      JOIN pool ON pool.id = line.pool ORDER BY line.place) AS pools
+         FROM hold WHERE id = ANY($1)",
+    )
+    .bind(holds)
+    .fetch_all(db)
+    .await
 }
 
 /// A pool's head as it was sealed.
@@ -665,6 +701,41 @@ pub(crate) async fn audit_unborn(
     sqlx::query_scalar(
         "SELECT id FROM hold WHERE born_at > (SELECT at FROM fence WHERE fence.id = 1) LIMIT $1",
     )
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
+/// A request that stands or stood in line, and the hold of its id, as the auditor reads them.
+#[derive(sqlx::FromRow)]
+pub(crate) struct AuditedStand {
+    pub(crate) id: Uuid,
+    pub(crate) standing: bool,
+    pub(crate) groups: Vec<i16>,
+    pub(crate) alternatives: Vec<i16>,
+    pub(crate) pools: Vec<i32>,
+    pub(crate) units: Vec<i64>,
+    /// `None`: there is no such hold.
+    pub(crate) held_pools: Option<Vec<i32>>,
+    pub(crate) held_units: Option<Vec<i64>>,
+    pub(crate) taken: Option<Vec<u8>>,
+}
+
+/// The next requests that stand or stood in line by id, each at one moment with its hold.
+pub(crate) async fn audit_stands(
+    db: &mut PgConnection,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<AuditedStand>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT stand.id, stand.standing, stand.groups, stand.alternatives, stand.pools, stand.units,
+                hold.pools AS held_pools, hold.units AS held_units, hold.taken
+         FROM stand LEFT JOIN LATERAL (
+             SELECT pools, units, taken FROM hold WHERE hold.id = stand.id LIMIT 1
+         ) AS hold ON true
+         WHERE stand.id > $1 ORDER BY stand.id LIMIT $2",
+    )
+    .bind(after)
     .bind(limit)
     .fetch_all(db)
     .await

@@ -43,7 +43,7 @@ const PUBLIC: &[Interest] = &[
     },
     Interest {
         topic: Topic::ordinary("holdfast.holds"),
-        kinds: &["hold.expired"],
+        kinds: &["hold.granted", "hold.expired"],
     },
     Interest {
         topic: Topic::ordinary("holdfast.orders"),

@@ -28,6 +28,7 @@ holdfast_testkit::scripted_peer! {
     /// The ledger, as the test says.
     pub(crate) struct Inventory: InventoryService {
         reserve(ledger::ReserveRequest) -> ledger::ReserveResponse;
+        stand(ledger::StandRequest) -> ledger::StandResponse;
         extend(ledger::ExtendRequest) -> ledger::ExtendResponse;
         bind(ledger::BindRequest) -> ledger::BindResponse;
         commit(ledger::CommitRequest) -> ledger::CommitResponse;

@@ -65,6 +65,7 @@ scripted_peer! {
 scripted_peer! {
     pub(crate) struct Inventory: inventory::inventory_service_server::InventoryService {
         reserve(inventory::ReserveRequest) -> inventory::ReserveResponse;
+        stand(inventory::StandRequest) -> inventory::StandResponse;
         extend(inventory::ExtendRequest) -> inventory::ExtendResponse;
         bind(inventory::BindRequest) -> inventory::BindResponse;
         commit(inventory::CommitRequest) -> inventory::CommitResponse;

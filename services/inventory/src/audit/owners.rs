@@ -268,7 +268,8 @@ fn misshape(hold: &AuditedHold) -> Option<String> {
     let Some(state) = HoldState::from_code(hold.state) else {
         return Some(format!("is in state {}, which there is not", hold.state));
     };
-    if hold.pools.is_empty() && state != HoldState::Released {
+    // A request that stood in line until its time was over has expired and never claimed anything.
+    if hold.pools.is_empty() && !matches!(state, HoldState::Released | HoldState::Expired) {
         return Some(format!("is {state:?} without lines"));
     }
     if hold.pools.len() != hold.units.len()

@@ -4,14 +4,14 @@
 //! would be lost without a word. The statement counts rows, so such a batch would fail, not pass.
 
 use holdfast_kernel::Timestamp;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    book::{Book, HoldEntry, PoolEntry, PoolId},
+    book::{Book, HoldEntry, PoolEntry, PoolId, StandEntry},
     chain::{Head, Movement},
     change::Draft,
-    form::{Form, Forms},
+    form::{Form, Forms, WHOLE_PARAMETERS},
 };
 use crate::domain::HoldId;
 
@@ -48,6 +48,10 @@ pub(super) struct Batch {
     changed: Vec<i32>,
     low: Vec<i32>,
     expired: Vec<Uuid>,
+    made_stands: StandColumns,
+    left_stands: Vec<Uuid>,
+    granted: Vec<Uuid>,
+    lapsed: Vec<Uuid>,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +80,25 @@ struct HoldColumns {
     reference: Vec<String>,
     first_returned: Vec<i32>,
     last_returned: Vec<i32>,
+}
+
+#[derive(Debug, Default)]
+struct StandColumns {
+    id: Vec<Uuid>,
+    place: Vec<i64>,
+    standing: Vec<bool>,
+    expires_at: Vec<Timestamp>,
+    ttl_micros: Vec<i64>,
+    account: Vec<String>,
+    actor: Vec<String>,
+    reference: Vec<String>,
+    first_line: Vec<i32>,
+    last_line: Vec<i32>,
+    /// Lines end to end.
+    group: Vec<i16>,
+    alternative: Vec<i16>,
+    pool: Vec<i32>,
+    units: Vec<i64>,
 }
 
 impl Batch {
@@ -125,6 +148,14 @@ impl Batch {
                 batch.made_holds.push(id, entry, &mut batch.returned);
             }
         }
+        for (&id, made) in &draft.stands {
+            match made {
+                Some(entry) => batch.made_stands.push(id, entry, book.stand(id).is_some()),
+                None => batch.left_stands.push(id.uuid()),
+            }
+        }
+        batch.granted = draft.granted.iter().map(|hold| hold.uuid()).collect();
+        batch.lapsed = draft.lapsed.iter().map(|hold| hold.uuid()).collect();
         for (request, fingerprint) in &draft.requests {
             batch.request_ids.push(request.uuid());
             batch.fingerprints.push(*fingerprint);
@@ -135,6 +166,7 @@ impl Batch {
     /// Sends the statement and answers with the database's time.
     ///
     /// Everything is encoded and sent on the first poll: batches reach the database in the order of their first polls.
+    #[expect(clippy::too_many_lines, reason = "a line a parameter")]
     pub(super) async fn write(
         self,
         client: &Client,
@@ -162,89 +194,108 @@ impl Batch {
         let heads_before = bytes(&self.pool_heads_before);
         let fingerprints = bytes(&self.fingerprints);
         let taken: Vec<&[u8]> = self.taken.iter().map(|taken| &**taken).collect();
+        let stands = &self.made_stands;
+        let parameters: [&(dyn ToSql + Sync); WHOLE_PARAMETERS] = [
+            // 1: the fence
+            &turn.epoch,
+            &turn.seq,
+            &at,
+            // 4: made pools
+            &made.id,
+            &made.key,
+            &made.capacity,
+            &made.held,
+            &made.sold,
+            &made.overbook,
+            &made.low_at,
+            &made.low,
+            &made.version,
+            &made.capacity_version,
+            &made_heads,
+            // 15: moved pools
+            &moved.id,
+            &self.pool_versions_before,
+            &heads_before,
+            &moved.capacity,
+            &moved.held,
+            &moved.sold,
+            &moved.overbook,
+            &moved.low_at,
+            &moved.low,
+            &moved.version,
+            &moved.capacity_version,
+            &moved_heads,
+            // 27: made holds
+            &opened.id,
+            &opened.state,
+            &opened.version,
+            &opened.expires_at,
+            &opened.epoch,
+            &self.accounts,
+            &opened.reference,
+            &self.first_lines,
+            &self.last_lines,
+            &self.line_pools,
+            &self.line_units,
+            &self.returned,
+            &opened.first_returned,
+            &opened.last_returned,
+            // 41: moved holds
+            &altered.id,
+            &self.hold_versions_before,
+            &self.hold_expiries_before,
+            &altered.state,
+            &altered.version,
+            &altered.expires_at,
+            &altered.epoch,
+            &altered.reference,
+            &altered.first_returned,
+            &altered.last_returned,
+            // 51: movements
+            &pool,
+            &version,
+            &kind,
+            &units,
+            &held_after,
+            &sold_after,
+            &capacity_after,
+            &effective_at,
+            &hold,
+            &actor,
+            &reason,
+            &hash,
+            // 63: requests
+            &self.request_ids,
+            &fingerprints,
+            // 65: for the announcer
+            &self.changed,
+            &self.low,
+            &self.expired,
+            // 68: what made holds took
+            &taken,
+            // 69: requests that joined the line
+            &stands.id,
+            &stands.place,
+            &stands.standing,
+            &stands.expires_at,
+            &stands.ttl_micros,
+            &stands.account,
+            &stands.actor,
+            &stands.reference,
+            &stands.first_line,
+            &stands.last_line,
+            &stands.group,
+            &stands.alternative,
+            &stands.pool,
+            &stands.units,
+            // 83: those that left it
+            &self.left_stands,
+            &self.granted,
+            &self.lapsed,
+        ];
+        let form = self.form();
         let row = client
-            .query_one(
-                forms.get(self.form()),
-                &[
-                    // 1: the fence
-                    &turn.epoch,
-                    &turn.seq,
-                    &at,
-                    // 4: made pools
-                    &made.id,
-                    &made.key,
-                    &made.capacity,
-                    &made.held,
-                    &made.sold,
-                    &made.overbook,
-                    &made.low_at,
-                    &made.low,
-                    &made.version,
-                    &made.capacity_version,
-                    &made_heads,
-                    // 15: moved pools
-                    &moved.id,
-                    &self.pool_versions_before,
-                    &heads_before,
-                    &moved.capacity,
-                    &moved.held,
-                    &moved.sold,
-                    &moved.overbook,
-                    &moved.low_at,
-                    &moved.low,
-                    &moved.version,
-                    &moved.capacity_version,
-                    &moved_heads,
-                    // 27: made holds
-                    &opened.id,
-                    &opened.state,
-                    &opened.version,
-                    &opened.expires_at,
-                    &opened.epoch,
-                    &self.accounts,
-                    &opened.reference,
-                    &self.first_lines,
-                    &self.last_lines,
-                    &self.line_pools,
-                    &self.line_units,
-                    &self.returned,
-                    &opened.first_returned,
-                    &opened.last_returned,
-                    // 41: moved holds
-                    &altered.id,
-                    &self.hold_versions_before,
-                    &self.hold_expiries_before,
-                    &altered.state,
-                    &altered.version,
-                    &altered.expires_at,
-                    &altered.epoch,
-                    &altered.reference,
-                    &altered.first_returned,
-                    &altered.last_returned,
-                    // 51: movements
-                    &pool,
-                    &version,
-                    &kind,
-                    &units,
-                    &held_after,
-                    &sold_after,
-                    &capacity_after,
-                    &effective_at,
-                    &hold,
-                    &actor,
-                    &reason,
-                    &hash,
-                    // 63: requests
-                    &self.request_ids,
-                    &fingerprints,
-                    // 65: for the announcer
-                    &self.changed,
-                    &self.low,
-                    &self.expired,
-                    // 68: what made holds took
-                    &taken,
-                ],
-            )
+            .query_one(forms.get(form), &parameters[..form.parameters()])
             .await?;
         row.try_get(1)
     }
@@ -252,7 +303,8 @@ impl Batch {
     /// The least form that writes all of it.
     fn form(&self) -> Form {
         let makes_pools = !self.made_pools.id.is_empty();
-        if makes_pools || !self.request_ids.is_empty() {
+        let moves_line = !self.made_stands.id.is_empty() || !self.left_stands.is_empty();
+        if makes_pools || moves_line || !self.request_ids.is_empty() {
             return Form::Whole;
         }
         match (
@@ -295,6 +347,37 @@ impl HoldColumns {
             returned.extend(entry.lines.iter().map(|line| line.returned));
         }
         self.last_returned.push(returned.len() as i32);
+    }
+}
+
+impl StandColumns {
+    fn push(&mut self, id: HoldId, entry: &StandEntry, standing: bool) {
+        self.id.push(id.uuid());
+        self.place.push(entry.place);
+        self.standing.push(standing);
+        self.expires_at.push(entry.expires_at);
+        self.ttl_micros.push(entry.ttl.as_micros() as i64);
+        self.account
+            .push(entry.account.as_deref().unwrap_or("").to_owned());
+        self.actor.push(entry.actor.to_string());
+        self.reference.push(entry.reference.to_string());
+        self.first_line.push(self.pool.len() as i32 + 1);
+        self.push_lines(0, 0, &entry.sought.lines);
+        for (group, alternatives) in (1..).zip(&entry.sought.any_of) {
+            for (place, lines) in (0..).zip(alternatives) {
+                self.push_lines(group, place, lines);
+            }
+        }
+        self.last_line.push(self.pool.len() as i32);
+    }
+
+    fn push_lines(&mut self, group: i16, alternative: i16, lines: &[(PoolId, i64)]) {
+        for &(pool, units) in lines {
+            self.group.push(group);
+            self.alternative.push(alternative);
+            self.pool.push(pool.0);
+            self.units.push(units);
+        }
     }
 }
 

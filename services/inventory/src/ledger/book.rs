@@ -3,7 +3,10 @@
 //! Between batches the book equals the database as it will be once everything in flight has committed. When something in
 //! flight fails, what it touched is forgotten here and read again; nothing is ever "undone" in memory.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 
@@ -124,6 +127,43 @@ impl HoldEntry {
             ..Self::live(born_at, born_at, epoch, None, &[])
         }
     }
+
+    /// What is left of a request that stood in line until its time was over.
+    pub(super) fn lapsed(born_at: Timestamp, stand: &StandEntry) -> Self {
+        Self {
+            state: HoldState::Expired,
+            reference: stand.reference.clone(),
+            ..Self::live(born_at, stand.expires_at, 0, None, &[])
+        }
+    }
+
+    /// Whether it stood in line in vain: there is nothing to take up again.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.state == HoldState::Expired && self.lines.is_empty()
+    }
+}
+
+/// A request that stands in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StandEntry {
+    /// Whoever has a lower one is served before.
+    pub(super) place: i64,
+    pub(super) expires_at: Timestamp,
+    pub(super) account: Option<Name>,
+    pub(super) actor: Name,
+    pub(super) reference: Name,
+    /// Of the hold that it becomes.
+    pub(super) ttl: Duration,
+    pub(super) sought: Sought,
+}
+
+impl StandEntry {
+    /// Every pool it may take something of, each once.
+    pub(super) fn pools(&self) -> BTreeSet<PoolId> {
+        let chosen = self.sought.any_of.iter().flatten().flatten();
+        let lines = self.sought.lines.iter().chain(chosen);
+        lines.map(|(pool, _)| *pool).collect()
+    }
 }
 
 /// Units of a live hold past its expiry: free in truth, still held on paper.
@@ -149,17 +189,26 @@ pub struct Standing {
 pub(super) struct Book {
     now: Timestamp,
     next_pool: i32,
+    next_place: i64,
     pools: HashMap<PoolId, Kept<PoolEntry>>,
     ids: HashMap<PoolKey, PoolId>,
     holds: HashMap<HoldId, Kept<HoldEntry>>,
     requests: HashMap<RequestId, Kept<Fingerprint>>,
     /// Every live hold, the next to expire first.
     due: BTreeSet<(Timestamp, HoldId)>,
-    /// Live holds that name the pool; such a pool is never forgotten.
+    /// All that stand in line.
+    stands: HashMap<HoldId, StandEntry>,
+    /// The same, the next whose time is over first.
+    lapsing: BTreeSet<(Timestamp, HoldId)>,
+    /// By each pool they name those who stand in line and whose time is not over, by their places.
+    waiting: HashMap<PoolId, BTreeMap<i64, HoldId>>,
+    /// Pools with a line of which more may be free than when that was looked at last.
+    freed: BTreeSet<PoolId>,
+    /// Live holds and standing requests that name the pool; such a pool is never forgotten.
     claims: HashMap<PoolId, u32>,
     /// Live holds past their expiry, by each pool they name.
     overdue: HashMap<PoolId, BTreeSet<(Timestamp, HoldId)>>,
-    /// Live holds before their expiry, by account.
+    /// Live holds and standing requests before their expiry, by account.
     accounts: HashMap<Name, u32>,
     /// Holds and requests that nobody waits for, oldest first; may name some twice.
     idle: VecDeque<Idle>,
@@ -179,16 +228,21 @@ enum Idle {
 }
 
 impl Book {
-    /// An empty book, opened at `now`; `next_pool` is above every pool's id.
-    pub(super) fn new(now: Timestamp, next_pool: i32) -> Self {
+    /// An empty book, opened at `now`; `next_pool` is above every pool's id, `next_place` behind everybody in line.
+    pub(super) fn new(now: Timestamp, next_pool: i32, next_place: i64) -> Self {
         Self {
             now,
             next_pool,
+            next_place,
             pools: HashMap::new(),
             ids: HashMap::new(),
             holds: HashMap::new(),
             requests: HashMap::new(),
             due: BTreeSet::new(),
+            stands: HashMap::new(),
+            lapsing: BTreeSet::new(),
+            waiting: HashMap::new(),
+            freed: BTreeSet::new(),
             claims: HashMap::new(),
             overdue: HashMap::new(),
             accounts: HashMap::new(),
@@ -225,7 +279,25 @@ impl Book {
                     .entry(line.pool)
                     .or_default()
                     .insert((entry.expires_at, hold));
+                if self.waiting.contains_key(&line.pool) {
+                    self.freed.insert(line.pool);
+                }
             }
+        }
+        let lapsed: Vec<HoldId> = self
+            .lapsing
+            .iter()
+            .take_while(|(expires_at, _)| *expires_at <= now)
+            .filter(|(expires_at, _)| *expires_at > since)
+            .map(|(_, stand)| *stand)
+            .collect();
+        for stand in lapsed {
+            let entry = &self.stands[&stand];
+            if let Some(account) = &entry.account {
+                count_down(&mut self.accounts, account);
+            }
+            let (place, pools) = (entry.place, entry.pools());
+            self.leave_waiting(place, &pools);
         }
     }
 
@@ -241,6 +313,10 @@ impl Book {
         self.holds.get(&id).map(|kept| &kept.value)
     }
 
+    pub(super) fn stand(&self, id: HoldId) -> Option<&StandEntry> {
+        self.stands.get(&id)
+    }
+
     pub(super) fn request(&self, id: RequestId) -> Option<&Fingerprint> {
         self.requests.get(&id).map(|kept| &kept.value)
     }
@@ -250,12 +326,54 @@ impl Book {
         PoolId(self.next_pool)
     }
 
+    /// The place behind everybody in line.
+    pub(super) const fn next_place(&self) -> i64 {
+        self.next_place
+    }
+
+    /// Whether a standing request's time is over.
+    pub(super) fn has_lapsed(&self, entry: &StandEntry) -> bool {
+        entry.expires_at <= self.now
+    }
+
+    /// Standing requests whose time is over, oldest first.
+    pub(super) fn all_lapsed(&self) -> impl Iterator<Item = HoldId> {
+        self.lapsing
+            .iter()
+            .take_while(|(expires_at, _)| *expires_at <= self.now)
+            .map(|(_, stand)| *stand)
+    }
+
+    /// Who stands in line for this pool behind `place`.
+    pub(super) fn next_waiting(&self, pool: PoolId, place: i64) -> Option<(i64, HoldId)> {
+        let list = self.waiting.get(&pool)?;
+        let (place, stand) = list.range(place.saturating_add(1)..).next()?;
+        Some((*place, *stand))
+    }
+
+    /// Whether somebody in line has to be looked at.
+    pub(super) fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// The pools whose lines have to be looked at, which whoever takes them does.
+    pub(super) fn take_freed(&mut self) -> BTreeSet<PoolId> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Says that more may be free of this pool than before.
+    pub(super) fn note_freed(&mut self, pool: PoolId) {
+        if self.waiting.contains_key(&pool) {
+            self.freed.insert(pool);
+        }
+    }
+
     /// Whether a live hold's time is over: "expired" means `now >= expires_at`.
     pub(super) fn is_overdue(&self, entry: &HoldEntry) -> bool {
         entry.state == HoldState::Live && entry.expires_at <= self.now
     }
 
-    /// Live holds of the account whose time is not over.
+    /// Live holds and standing requests of the account whose time is not over.
     pub(super) fn live_of(&self, account: &Name) -> u32 {
         self.accounts.get(account).copied().unwrap_or(0)
     }
@@ -263,6 +381,11 @@ impl Book {
     /// Holds on paper: those live and those overdue.
     pub(super) fn live(&self) -> usize {
         self.due.len()
+    }
+
+    /// Requests that stand in line, on paper.
+    pub(super) fn standing_requests(&self) -> usize {
+        self.stands.len()
     }
 
     /// The holds whose time is over, oldest first.
@@ -282,9 +405,10 @@ impl Book {
             .map(|(_, hold)| *hold)
     }
 
-    /// When the next live hold's time is over.
+    /// When the next live hold's or standing request's time is over.
     pub(super) fn next_expiry(&self) -> Option<Timestamp> {
-        self.due.first().map(|(expires_at, _)| *expires_at)
+        let next = self.due.first().into_iter().chain(self.lapsing.first());
+        next.map(|(expires_at, _)| *expires_at).min()
     }
 
     /// A pool for callers, overdue units counted as free.
@@ -346,6 +470,7 @@ impl Book {
         self.ids.insert(value.key.clone(), id);
         self.next_pool = self.next_pool.max(id.0 + 1);
         self.pools.insert(id, Kept { value, batch });
+        self.note_freed(id);
     }
 
     /// Learns a hold, or what became of it. Its pools must be known before.
@@ -362,12 +487,67 @@ impl Book {
                 if overdue {
                     let on_pool = self.overdue.entry(line.pool).or_default();
                     on_pool.insert((value.expires_at, id));
+                    if self.waiting.contains_key(&line.pool) {
+                        self.freed.insert(line.pool);
+                    }
                 }
             }
         } else {
             self.idle.push_back(Idle::Hold(id));
         }
         self.holds.insert(id, Kept { value, batch });
+    }
+
+    /// Learns of a request that stands in line. Its pools must be known before.
+    pub(super) fn learn_stand(&mut self, id: HoldId, value: StandEntry) {
+        self.forget_stand(id);
+        self.next_place = self.next_place.max(value.place + 1);
+        self.lapsing.insert((value.expires_at, id));
+        let lapsed = self.has_lapsed(&value);
+        if let Some(account) = value.account.as_ref().filter(|_| !lapsed) {
+            *self.accounts.entry(account.clone()).or_default() += 1;
+        }
+        for pool in value.pools() {
+            *self.claims.entry(pool).or_default() += 1;
+            if !lapsed {
+                self.waiting
+                    .entry(pool)
+                    .or_default()
+                    .insert(value.place, id);
+                self.freed.insert(pool);
+            }
+        }
+        self.stands.insert(id, value);
+    }
+
+    /// Takes a request out of the line.
+    pub(super) fn forget_stand(&mut self, id: HoldId) -> Option<StandEntry> {
+        let entry = self.stands.remove(&id)?;
+        self.lapsing.remove(&(entry.expires_at, id));
+        let lapsed = self.has_lapsed(&entry);
+        if let Some(account) = entry.account.as_ref().filter(|_| !lapsed) {
+            count_down(&mut self.accounts, account);
+        }
+        let pools = entry.pools();
+        for pool in &pools {
+            count_down(&mut self.claims, pool);
+        }
+        if !lapsed {
+            self.leave_waiting(entry.place, &pools);
+        }
+        Some(entry)
+    }
+
+    fn leave_waiting(&mut self, place: i64, pools: &BTreeSet<PoolId>) {
+        for pool in pools {
+            if let Some(list) = self.waiting.get_mut(pool) {
+                list.remove(&place);
+                if list.is_empty() {
+                    self.waiting.remove(pool);
+                    self.freed.remove(pool);
+                }
+            }
+        }
     }
 
     /// Learns that a request was done.

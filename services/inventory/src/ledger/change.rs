@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_kernel::{RequestId, Timestamp};
 
 use super::{
-    book::{Book, HoldEntry, PoolEntry, PoolId},
+    book::{Book, HoldEntry, PoolEntry, PoolId, StandEntry},
     chain::{self, BIRTH, Head, Movement},
     decide::Change,
 };
@@ -41,6 +41,10 @@ pub(super) struct Draft {
     pub(super) movements: Vec<Movement>,
     pub(super) requests: Vec<(RequestId, Fingerprint)>,
     pub(super) expired: Vec<HoldId>,
+    /// Requests that joined or left the line: as they joined, `None` of those that stood there before.
+    pub(super) stands: BTreeMap<HoldId, Option<StandEntry>>,
+    pub(super) granted: Vec<HoldId>,
+    pub(super) lapsed: Vec<HoldId>,
 }
 
 impl Draft {
@@ -52,23 +56,43 @@ impl Draft {
             movements: Vec::new(),
             requests: Vec::new(),
             expired: Vec::new(),
+            stands: BTreeMap::new(),
+            granted: Vec::new(),
+            lapsed: Vec::new(),
         }
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.pools.is_empty() && self.holds.is_empty() && self.requests.is_empty()
+        self.pools.is_empty()
+            && self.holds.is_empty()
+            && self.requests.is_empty()
+            && self.stands.is_empty()
     }
 
     /// Makes one change in the book. Changes come from a decision on this book, so what they name is there.
     pub(super) fn make(&mut self, change: Change, book: &mut Book) {
         match change {
-            Change::Open { hold, entry, actor } => {
-                let by = By::hold(hold, &actor);
-                for line in &entry.lines {
-                    self.post(book, line.pool, MovementKind::Reserve, line.units, &by);
+            Change::Open { hold, entry, actor } => self.open(book, hold, entry, &actor),
+            Change::Join { stand, entry } => {
+                self.stands.insert(stand, Some(entry.clone()));
+                book.learn_stand(stand, entry);
+            }
+            Change::Grant { stand, entry } => {
+                if let Some(request) = self.leave(book, stand) {
+                    self.open(book, stand, entry, &request.actor);
+                    self.granted.push(stand);
                 }
-                self.birth(book, hold, entry);
+            }
+            Change::Withdraw { stand, epoch } => {
+                self.leave(book, stand);
+                self.birth(book, stand, HoldEntry::tombstone(book.now(), epoch));
+            }
+            Change::Lapse { stand } => {
+                if let Some(request) = self.leave(book, stand) {
+                    self.birth(book, stand, HoldEntry::lapsed(book.now(), &request));
+                    self.lapsed.push(stand);
+                }
             }
             Change::Bury { hold, entry } => self.birth(book, hold, entry),
             Change::Extend { hold, until } => {
@@ -181,7 +205,9 @@ impl Draft {
             version: entry.version,
             head: entry.head,
         }));
+        let room_before = entry.room();
         entry.balance = entry.balance.after(kind, units);
+        let is_freed = entry.room() > room_before;
         entry.version += 1;
         let mut movement = Movement {
             pool,
@@ -201,6 +227,23 @@ impl Draft {
         movement.hash = chain::link(&entry.head, &entry.key, &movement);
         entry.head = movement.hash;
         self.movements.push(movement);
+        if is_freed {
+            book.note_freed(pool);
+        }
+    }
+
+    fn open(&mut self, book: &mut Book, hold: HoldId, entry: HoldEntry, actor: &Name) {
+        let by = By::hold(hold, actor);
+        for line in &entry.lines {
+            self.post(book, line.pool, MovementKind::Reserve, line.units, &by);
+        }
+        self.birth(book, hold, entry);
+    }
+
+    /// Takes a request out of the line.
+    fn leave(&mut self, book: &mut Book, stand: HoldId) -> Option<StandEntry> {
+        self.stands.entry(stand).or_insert(None);
+        book.forget_stand(stand)
     }
 
     fn post_lines(&mut self, book: &mut Book, hold: HoldId, kind: MovementKind, by: &By) {

@@ -9,10 +9,10 @@ use std::{
 
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 
-use super::book::{Book, HoldEntry, PoolId, Sought, units_on};
+use super::book::{Book, HoldEntry, PoolId, Sought, StandEntry, units_on};
 use crate::domain::{
     Adjust, Alternative, Bind, CAPACITY_MAX_UNITS, Commit, Epoch, Extend, Fingerprint, HoldId,
-    HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short, Wish,
+    HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short, Stand, Wish,
 };
 
 /// Why a pool has units that came to be with who first named it.
@@ -22,6 +22,7 @@ const FIRST_NAMED: &str = "first named";
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Reserve(Reserve),
+    Stand(Stand),
     Extend(Extend),
     Bind(Bind),
     Commit(Commit),
@@ -42,6 +43,14 @@ pub(super) enum Change {
         entry: HoldEntry,
         actor: Name,
     },
+    /// A request joins the line.
+    Join { stand: HoldId, entry: StandEntry },
+    /// A request leaves the line as a new live hold, which takes its units.
+    Grant { stand: HoldId, entry: HoldEntry },
+    /// A request leaves the line because its maker does not want it any more.
+    Withdraw { stand: HoldId, epoch: i64 },
+    /// A request leaves the line because its time is over.
+    Lapse { stand: HoldId },
     /// A hold that never was is released: its id is spent.
     Bury { hold: HoldId, entry: HoldEntry },
     /// A live hold lasts longer.
@@ -94,6 +103,8 @@ pub(super) enum Change {
 pub(super) enum Reply {
     /// How the hold then is.
     Hold(HoldId),
+    /// What has come of standing in line.
+    Stood(HoldId),
     /// That the hold is in this state.
     State(HoldState),
     /// How these pools then stand.
@@ -113,9 +124,9 @@ pub(super) struct Decision {
 /// Bounds that an operator sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Live holds of one account.
+    /// Live holds and standing requests of one account.
     pub(super) account_max_holds: u32,
-    /// Live holds of all together: what fits into memory.
+    /// Live holds and standing requests of all together: what fits into memory.
     pub(super) live_max_holds: usize,
 }
 
@@ -123,6 +134,7 @@ pub(super) struct Limits {
 pub(super) fn decide(request: &Request, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
     match request {
         Request::Reserve(reserve) => decide_reserve(reserve, book, limits),
+        Request::Stand(stand) => decide_stand(stand, book, limits),
         Request::Extend(extend) => decide_extend(extend, book),
         Request::Bind(bind) => decide_bind(bind, book),
         Request::Commit(commit) => decide_commit(commit, book),
@@ -137,21 +149,37 @@ pub(super) fn decide(request: &Request, book: &Book, limits: &Limits) -> Result<
     }
 }
 
+/// What a request that stands in line comes to now; nothing while it does not fit.
+pub(super) fn decide_grant(stand: HoldId, book: &Book) -> Option<Vec<Change>> {
+    let request = book.stand(stand)?;
+    let chosen = choose(&request.sought, &[], book).ok()?;
+    let mut changes = chosen.expiring;
+    let expires_at = after(book.now(), request.ttl);
+    let account = request.account.clone();
+    let entry = HoldEntry {
+        reference: request.reference.clone(),
+        taken: chosen.taken,
+        ..HoldEntry::live(book.now(), expires_at, 0, account, &chosen.lines)
+    };
+    changes.push(Change::Grant { stand, entry });
+    Some(changes)
+}
+
 fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
     let hold = ask.request.makes();
     if let Some(entry) = book.hold(hold) {
-        return decide_reserve_again(ask, hold, entry, book);
+        let changes = heed(hold, entry, ask.epoch)?;
+        must_be_the_same(hold, entry, &ask.wish, book)?;
+        let reply = Reply::Hold(hold);
+        return Ok(Decision { changes, reply });
+    }
+    match book.stand(hold) {
+        Some(stand) if book.has_lapsed(stand) => return Err(lapsed(hold)),
+        Some(_) => return Err(Refusal::HoldMismatch(hold)),
+        None => {}
     }
     let (sought, new) = find_pools(&ask.wish, book)?;
-    if let Some(account) = &ask.account
-        && book.live_of(account) >= limits.account_max_holds
-    {
-        let limit = limits.account_max_holds;
-        return Err(Refusal::TooManyHolds { limit });
-    }
-    if book.live() >= limits.live_max_holds {
-        return Err(Refusal::Full);
-    }
+    must_have_room_for_one(ask.account.as_ref(), book, limits)?;
     let chosen = choose(&sought, &new, book).map_err(Refusal::InsufficientUnits)?;
     let mut changes = chosen.expiring;
     for pool in new {
@@ -175,13 +203,55 @@ fn decide_reserve(ask: &Reserve, book: &Book, limits: &Limits) -> Result<Decisio
     Ok(Decision { changes, reply })
 }
 
-fn decide_reserve_again(
-    ask: &Reserve,
+/// Joins the line. Whoever fits at once is not kept waiting: the line is looked at next.
+fn decide_stand(ask: &Stand, book: &Book, limits: &Limits) -> Result<Decision, Refusal> {
+    let stand = ask.request.makes();
+    let reply = Reply::Stood(stand);
+    if let Some(entry) = book.hold(stand) {
+        must_be_the_same(stand, entry, &ask.wish, book)?;
+        let changes = Vec::new();
+        return Ok(Decision { changes, reply });
+    }
+    if book
+        .stand(stand)
+        .is_some_and(|entry| book.has_lapsed(entry))
+    {
+        return Err(lapsed(stand));
+    }
+    let (sought, new) = find_pools(&ask.wish, book)?;
+    if let Some(entry) = book.stand(stand) {
+        if entry.sought != sought {
+            return Err(Refusal::HoldMismatch(stand));
+        }
+        let changes = Vec::new();
+        return Ok(Decision { changes, reply });
+    }
+    must_have_room_for_one(ask.account.as_ref(), book, limits)?;
+    let mut changes = Vec::new();
+    // What may be granted must be there, whichever alternative it will be.
+    for pool in new {
+        make_pool(pool, &ask.actor, &mut changes);
+    }
+    let entry = StandEntry {
+        place: book.next_place(),
+        expires_at: after(book.now(), ask.patience),
+        account: ask.account.clone(),
+        actor: ask.actor.clone(),
+        reference: ask.reference.clone(),
+        ttl: ask.ttl,
+        sought,
+    };
+    changes.push(Change::Join { stand, entry });
+    Ok(Decision { changes, reply })
+}
+
+/// Refuses where the hold has ended, and where it is not what this wish would have made.
+fn must_be_the_same(
     hold: HoldId,
     entry: &HoldEntry,
+    wish: &Wish,
     book: &Book,
-) -> Result<Decision, Refusal> {
-    let changes = heed(hold, entry, ask.epoch)?;
+) -> Result<(), Refusal> {
     match shown_state(entry, book) {
         HoldState::Live | HoldState::Committed => {}
         state @ (HoldState::Released | HoldState::Expired) => {
@@ -189,21 +259,36 @@ fn decide_reserve_again(
         }
     }
     // Of alternatives that were not taken nothing is kept.
-    let wanted = ask.wish.taking(&entry.taken).unwrap_or_default();
+    let wanted = wish.taking(&entry.taken).unwrap_or_default();
     let same = entry.lines.len() == wanted.len()
         && wanted.iter().zip(&entry.lines).all(|(wanted, held)| {
             wanted.units == held.units && book.pool_id(&wanted.pool) == Some(held.pool)
         });
-    if !same {
-        return Err(Refusal::HoldMismatch(hold));
+    if same {
+        Ok(())
+    } else {
+        Err(Refusal::HoldMismatch(hold))
     }
-    let reply = Reply::Hold(hold);
-    Ok(Decision { changes, reply })
+}
+
+fn must_have_room_for_one(
+    account: Option<&Name>,
+    book: &Book,
+    limits: &Limits,
+) -> Result<(), Refusal> {
+    if account.is_some_and(|account| book.live_of(account) >= limits.account_max_holds) {
+        let limit = limits.account_max_holds;
+        return Err(Refusal::TooManyHolds { limit });
+    }
+    if book.live() + book.standing_requests() >= limits.live_max_holds {
+        return Err(Refusal::Full);
+    }
+    Ok(())
 }
 
 fn decide_extend(ask: &Extend, book: &Book) -> Result<Decision, Refusal> {
     let hold = ask.hold;
-    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let entry = find_hold(hold, book)?;
     let mut changes = heed(hold, entry, ask.epoch)?;
     match shown_state(entry, book) {
         HoldState::Live => {}
@@ -219,7 +304,7 @@ fn decide_extend(ask: &Extend, book: &Book) -> Result<Decision, Refusal> {
 
 fn decide_bind(ask: &Bind, book: &Book) -> Result<Decision, Refusal> {
     let hold = ask.hold;
-    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let entry = find_hold(hold, book)?;
     let mut changes = Vec::new();
     if entry.reference != ask.reference {
         let reference = ask.reference.clone();
@@ -231,7 +316,7 @@ fn decide_bind(ask: &Bind, book: &Book) -> Result<Decision, Refusal> {
 
 fn decide_commit(ask: &Commit, book: &Book) -> Result<Decision, Refusal> {
     let hold = ask.hold;
-    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let entry = find_hold(hold, book)?;
     let mut changes = heed(hold, entry, ask.epoch)?;
     let actor = ask.actor.clone();
     match shown_state(entry, book) {
@@ -265,6 +350,9 @@ fn decide_commit(ask: &Commit, book: &Book) -> Result<Decision, Refusal> {
 fn decide_release(ask: &Release, book: &Book) -> Result<Decision, Refusal> {
     let hold = ask.hold;
     let reply = Reply::State(HoldState::Released);
+    if book.stand(hold).is_some() {
+        return Ok(decide_withdrawal(ask, book));
+    }
     let Some(entry) = book.hold(hold) else {
         let entry = HoldEntry::tombstone(book.now(), ask.epoch.unwrap_or(0));
         let changes = vec![Change::Bury { hold, entry }];
@@ -288,6 +376,23 @@ fn decide_release(ask: &Release, book: &Book) -> Result<Decision, Refusal> {
     Ok(Decision { changes, reply })
 }
 
+/// Nobody commands a request that stands in line, so no epoch can be stale.
+fn decide_withdrawal(ask: &Release, book: &Book) -> Decision {
+    let (stand, epoch) = (ask.hold, ask.epoch.unwrap_or(0));
+    let has_lapsed = book
+        .stand(stand)
+        .is_some_and(|entry| book.has_lapsed(entry));
+    let changes = if has_lapsed {
+        let command = (epoch > 0).then_some(Change::Command { hold: stand, epoch });
+        let lapsing = [Change::Lapse { stand }, Change::GiveUp { hold: stand }];
+        lapsing.into_iter().chain(command).collect()
+    } else {
+        vec![Change::Withdraw { stand, epoch }]
+    };
+    let reply = Reply::State(HoldState::Released);
+    Decision { changes, reply }
+}
+
 fn decide_return(ask: &Return, book: &Book) -> Result<Decision, Refusal> {
     let fingerprint = ask.fingerprint();
     if done_before(ask.request, &fingerprint, book)? {
@@ -297,7 +402,7 @@ fn decide_return(ask: &Return, book: &Book) -> Result<Decision, Refusal> {
         });
     }
     let hold = ask.hold;
-    let entry = book.hold(hold).ok_or(Refusal::UnknownHold(hold))?;
+    let entry = find_hold(hold, book)?;
     if entry.state != HoldState::Committed {
         return Err(Refusal::HoldNotCommitted(hold));
     }
@@ -445,6 +550,21 @@ fn decide_policy(ask: &SetPolicy, book: &Book) -> Result<Decision, Refusal> {
         fingerprint,
     });
     Ok(Decision { changes, reply })
+}
+
+/// A hold that units were taken with. One that only stood in line, and in vain, has ended, written down or not.
+fn find_hold(hold: HoldId, book: &Book) -> Result<&HoldEntry, Refusal> {
+    match (book.hold(hold), book.stand(hold)) {
+        (Some(entry), _) if entry.has_lapsed() => Err(lapsed(hold)),
+        (Some(entry), _) => Ok(entry),
+        (None, Some(stand)) if book.has_lapsed(stand) => Err(lapsed(hold)),
+        (None, _) => Err(Refusal::UnknownHold(hold)),
+    }
+}
+
+fn lapsed(hold: HoldId) -> Refusal {
+    let state = HoldState::Expired;
+    Refusal::HoldEnded { hold, state }
 }
 
 /// The state that counts: a live hold past its expiry has expired, written down or not.

@@ -6,6 +6,11 @@
 
 use tokio_postgres::{Client, Error, Statement};
 
+/// Parameters of the whole statement.
+pub(super) const WHOLE_PARAMETERS: usize = 85;
+/// Parameters of all that an everyday batch writes: those before the line's.
+const EVERYDAY_PARAMETERS: usize = 68;
+
 /// What a batch writes besides moved pools and movements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -30,10 +35,26 @@ pub(super) struct Forms {
 impl Form {
     fn sections(self) -> &'static [&'static str] {
         match self {
-            Self::Whole => &["made_pools", "made_holds", "moved_holds", "requests"],
+            Self::Whole => &[
+                "made_pools",
+                "made_holds",
+                "moved_holds",
+                "requests",
+                "made_stands",
+                "left_stands",
+                "news_of_stands",
+            ],
             Self::Everyday => &["made_holds", "moved_holds"],
             Self::Reserving => &["made_holds"],
             Self::Moving => &["moved_holds"],
+        }
+    }
+
+    /// How many of the statement's parameters it takes, from the first.
+    pub(super) fn parameters(self) -> usize {
+        match self {
+            Self::Whole => WHOLE_PARAMETERS,
+            Self::Everyday | Self::Reserving | Self::Moving => EVERYDAY_PARAMETERS,
         }
     }
 
@@ -60,9 +81,8 @@ impl Forms {
     pub(super) async fn prepare(client: &Client, statement: &str) -> Result<Self, Error> {
         let whole = client.prepare(&Form::Whole.of(statement)).await?;
         let lean = async |form: Form| {
-            client
-                .prepare_typed(&form.of(statement), whole.params())
-                .await
+            let types = &whole.params()[..form.parameters()];
+            client.prepare_typed(&form.of(statement), types).await
         };
         let (everyday, reserving, moving) = tokio::try_join!(
             lean(Form::Everyday),

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error, Row, Statement, error::SqlState};
 use uuid::Uuid;
 
 use super::{
-    book::{HeldLine, HoldEntry, PoolEntry, PoolId},
+    book::{HeldLine, HoldEntry, PoolEntry, PoolId, Sought, StandEntry},
     chain::Head,
     connect::connect,
     form::Forms,
@@ -36,6 +36,11 @@ const POOLS: &str = "
 const HOLDS: &str = "
     SELECT id, state, version, expires_at, born_at, epoch, account, reference, pools, units, returned, taken
     FROM hold";
+
+/// What `read_stand` reads.
+const STANDS: &str = "
+    SELECT id, place, expires_at, ttl_micros, account, actor, reference, groups, alternatives, pools, units
+    FROM stand";
 
 pub(super) struct Session {
     pub(super) client: Client,
@@ -251,6 +256,37 @@ impl Session {
         rows.iter().map(read_hold).collect()
     }
 
+    /// A place behind everybody who stands or ever stood in line.
+    pub(super) async fn next_place(&self) -> Result<i64, Failure> {
+        let row = self
+            .client
+            .query_one("SELECT coalesce(max(place), 0) + 1 FROM stand", &[])
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Every request that stands in line.
+    pub(super) async fn all_stands(&self) -> Result<Vec<(HoldId, StandEntry)>, Failure> {
+        let all = format!("{STANDS} WHERE standing ORDER BY place");
+        let rows = self.client.query(&all, &[]).await?;
+        rows.iter().map(read_stand).collect()
+    }
+
+    /// Those of these requests that stand in line.
+    pub(super) async fn stands(
+        &self,
+        ids: &[HoldId],
+    ) -> Result<Vec<(HoldId, StandEntry)>, Failure> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        // Only after a failure, so it is not kept prepared.
+        let some = format!("{STANDS} WHERE id = ANY($1) AND standing");
+        let rows = self.client.query(&some, &[&ids]).await?;
+        rows.iter().map(read_stand).collect()
+    }
+
     /// What these requests did, as far as they were done.
     pub(super) async fn requests(
         &self,
@@ -373,6 +409,61 @@ fn read_hold(row: &Row) -> Result<(HoldId, HoldEntry), Failure> {
         taken: taken.into(),
     };
     Ok((id, entry))
+}
+
+fn read_stand(row: &Row) -> Result<(HoldId, StandEntry), Failure> {
+    let id = HoldId::new(row.try_get(0)?);
+    let ttl_micros: i64 = row.try_get(3)?;
+    let account: &str = row.try_get(4)?;
+    let groups: Vec<i16> = row.try_get(7)?;
+    let alternatives: Vec<i16> = row.try_get(8)?;
+    let pools: Vec<i32> = row.try_get(9)?;
+    let units: Vec<i64> = row.try_get(10)?;
+    let sought = read_sought(&groups, &alternatives, &pools, &units)
+        .ok_or_else(|| Failure::Unreadable(format!("lines of stand {id}")))?;
+    let entry = StandEntry {
+        place: row.try_get(1)?,
+        expires_at: row.try_get(2)?,
+        account: (!account.is_empty()).then(|| Name::from(account)),
+        actor: Name::from(row.try_get::<_, &str>(5)?),
+        reference: Name::from(row.try_get::<_, &str>(6)?),
+        ttl: Duration::from_micros(ttl_micros.unsigned_abs()),
+        sought,
+    };
+    Ok((id, entry))
+}
+
+/// Groups and alternatives come in order, each with all its lines together.
+fn read_sought(
+    groups: &[i16],
+    alternatives: &[i16],
+    pools: &[i32],
+    units: &[i64],
+) -> Option<Sought> {
+    if [alternatives.len(), pools.len(), units.len()] != [groups.len(); 3] {
+        return None;
+    }
+    let mut sought = Sought {
+        lines: Vec::new(),
+        any_of: Vec::new(),
+    };
+    for (place, &group) in groups.iter().enumerate() {
+        let line = (PoolId(pools[place]), units[place]);
+        let Some(group) = usize::try_from(group).ok()?.checked_sub(1) else {
+            sought.lines.push(line);
+            continue;
+        };
+        if group == sought.any_of.len() {
+            sought.any_of.push(Vec::new());
+        }
+        let alternative = usize::try_from(alternatives[place]).ok()?;
+        let group = sought.any_of.get_mut(group)?;
+        if alternative == group.len() {
+            group.push(Vec::new());
+        }
+        group.get_mut(alternative)?.push(line);
+    }
+    Some(sought)
 }
 
 fn hash(row: &Row, column: usize, name: &str) -> Result<Head, Failure> {

@@ -4,7 +4,8 @@
 -- the writer (the fence), and every pool and hold is exactly as the writer believed. A version alone would not do: after
 -- a lost race another writer's row can carry the very number that our next batch expects.
 --
--- Sections between `only` and `end` are left out of the forms in which they would have nothing to write (form.rs).
+-- Sections between `only` and `end` are left out of the forms in which they would have nothing to write (form.rs). The
+-- parameters of those that only the whole form has come last: the others are not given them.
 WITH fenced AS (
     UPDATE fence SET seq = $2::int8, at = $3::timestamptz, renewed_at = clock_timestamp()
     WHERE id = 1 AND epoch = $1::int8 AND seq = $2::int8 - 1
@@ -55,6 +56,28 @@ WITH fenced AS (
     INSERT INTO request (id, fingerprint, at)
     SELECT b.id, b.fingerprint, $3::timestamptz FROM unnest($63::uuid[], $64::bytea[]) AS b (id, fingerprint)
 -- end
+-- only: made_stands
+), made_stands AS (
+    INSERT INTO stand (id, place, standing, stood_at, expires_at, ttl_micros, account, actor, reference,
+                       groups, alternatives, pools, units)
+    SELECT b.id, b.place, b.standing, $3::timestamptz, b.expires_at, b.ttl_micros, b.account, b.actor, b.reference,
+           ($79::int2[])[b.first:b.last], ($80::int2[])[b.first:b.last], ($81::int4[])[b.first:b.last],
+           ($82::int8[])[b.first:b.last]
+    FROM unnest($69::uuid[], $70::int8[], $71::bool[], $72::timestamptz[], $73::int8[], $74::text[], $75::text[],
+                $76::text[], $77::int4[], $78::int4[])
+        AS b (id, place, standing, expires_at, ttl_micros, account, actor, reference, first, last)
+-- end
+-- only: left_stands
+), left_stands AS (
+    UPDATE stand SET standing = false WHERE id = ANY($83::uuid[]) AND standing
+    RETURNING 1
+-- end
+-- only: news_of_stands
+), news_of_stands AS (
+    INSERT INTO change (at, pools, low, expired, granted)
+    SELECT $3::timestamptz, '{}', '{}', $85::uuid[], $84::uuid[]
+    WHERE cardinality($84::uuid[]) + cardinality($85::uuid[]) > 0
+-- end
 ), changes AS (
     INSERT INTO change (at, pools, low, expired)
     SELECT $3::timestamptz, $65::int4[], $66::int4[], $67::uuid[] WHERE cardinality($65::int4[]) > 0
@@ -64,6 +87,9 @@ SELECT 1 / (
            AND (SELECT count(*) FROM moved_pools) = cardinality($15::int4[])
 -- only: moved_holds
            AND (SELECT count(*) FROM moved_holds) = cardinality($41::uuid[])
+-- end
+-- only: left_stands
+           AND (SELECT count(*) FROM left_stands) = cardinality($83::uuid[])
 -- end
        )::int4,
        clock_timestamp()

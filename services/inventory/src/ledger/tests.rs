@@ -5,5 +5,6 @@ mod encrypted;
 mod model;
 mod planted;
 mod situations;
+mod standing;
 mod takeover;
 mod world;

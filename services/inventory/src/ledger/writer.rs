@@ -49,7 +49,7 @@ use super::{
     decide::{self, Change, Decision, Limits, Reply, Request},
     session::{Failure, Session},
 };
-use crate::domain::{Hold, HoldId, HoldState, Refusal};
+use crate::domain::{Hold, HoldId, HoldState, Refusal, Stood};
 
 /// Requests of one batch.
 const BATCH_MAX_REQUESTS: usize = 512;
@@ -57,6 +57,12 @@ const BATCH_MAX_REQUESTS: usize = 512;
 const IN_FLIGHT_MAX_BATCHES: usize = 2;
 /// Overdue holds written off by one batch that nobody asked to.
 const SWEEP_MAX_HOLDS: usize = 256;
+/// Standing requests granted by one batch; what could be granted beyond that is, before anybody else is served.
+const GRANTS_MAX_HOLDS: usize = 256;
+/// Standing requests in line for a pool that are looked at in vain before its units go to whoever asks next.
+const LOOKS_MAX_STANDS: usize = 64;
+/// Failures in a row after which batches come without grants: it may be a grant that the database refuses.
+const GRANTING_MAX_FAILURES: u32 = 12;
 /// How often a writer without requests looks whether something is due.
 const TICK_MILLIS: u64 = 50;
 /// How long a batch that has committed vouches for answers from memory, counted from when it was sent.
@@ -88,6 +94,7 @@ pub(super) struct Job {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Hold(Hold),
+    Stood(Stood),
     State(HoldState),
     Pools(Vec<Standing>),
     Done,
@@ -117,6 +124,8 @@ pub(super) struct Rules {
     /// committed was sent. It rests on what is in flight; and a writer that was cut off must not speak from memory.
     pub(super) answers_at_once: fn(usize, Duration) -> bool,
     pub(super) sweep_max_holds: usize,
+    /// Whether who stands in line is served before this batch's requests.
+    pub(super) waiting_come_first: bool,
 }
 
 impl Default for Rules {
@@ -129,6 +138,7 @@ impl Default for Rules {
                 in_flight == 0 && since <= Duration::from_millis(VOUCHED_MAX_MILLIS)
             },
             sweep_max_holds: SWEEP_MAX_HOLDS,
+            waiting_come_first: true,
         }
     }
 }
@@ -206,6 +216,7 @@ struct Broken {
     /// With the version the database had for sure; `None` of pools that did not exist.
     pools: BTreeMap<PoolId, Option<i64>>,
     holds: BTreeSet<HoldId>,
+    stands: BTreeSet<HoldId>,
     requests: BTreeSet<RequestId>,
     jobs: Vec<Job>,
 }
@@ -351,18 +362,23 @@ impl Writer {
         let mut clock = LedgerClock::new(options.reading.clone(), lease.database, lease.last);
         let now = clock.now();
         let partitions_until = ready.make_partitions(now).await?;
-        let mut book = Book::new(now, ready.next_pool().await?);
+        let mut book = Book::new(now, ready.next_pool().await?, ready.next_place().await?);
         let holds = ready.live_holds().await?;
-        let pools: BTreeSet<PoolId> = holds
-            .iter()
-            .flat_map(|(_, hold)| hold.lines.iter().map(|line| line.pool))
-            .collect();
+        let stands = ready.all_stands().await?;
+        let held = holds.iter().flat_map(|(_, hold)| &hold.lines);
+        let mut pools: BTreeSet<PoolId> = held.map(|line| line.pool).collect();
+        for (_, stand) in &stands {
+            pools.extend(stand.pools());
+        }
         let pools: Vec<PoolId> = pools.into_iter().collect();
         for (id, pool) in ready.pools(&pools, &[]).await? {
             book.learn_pool(id, pool, 0);
         }
         for (id, hold) in holds {
             book.learn_hold(id, hold, 0);
+        }
+        for (id, stand) in stands {
+            book.learn_stand(id, stand);
         }
         Ok(Some(Term {
             session: Arc::new(ready),
@@ -449,15 +465,33 @@ impl Writer {
         if self.failures == 0 {
             term.sweep(options.rules.sweep_max_holds, &mut draft);
         }
+        let grants = self.failures < GRANTING_MAX_FAILURES;
+        if grants && options.rules.waiting_come_first {
+            term.serve_waiting(&mut draft);
+        }
         let mut judged = Vec::with_capacity(jobs.len());
-        let mut doubtful = Vec::new();
-        for job in jobs {
-            match term.judge(job, options, &mut draft) {
-                Verdict::Sure(sure) => judged.push(sure),
-                Verdict::Doubtful(job) => doubtful.push(job),
+        let mut later = Vec::new();
+        let mut jobs = jobs.into_iter();
+        while let Some(job) = jobs.next() {
+            // The line goes on in the next batch; nobody is served over it.
+            if grants && options.rules.waiting_come_first && term.book.has_freed() {
+                later.push(job);
+                later.extend(jobs);
+                break;
+            }
+            let verdict = term.judge(job, options, &mut draft);
+            if grants {
+                term.serve_waiting(&mut draft);
+            }
+            match verdict {
+                Verdict::Sure(mut sure) => {
+                    term.see_whether_granted(&mut sure);
+                    judged.push(sure);
+                }
+                Verdict::Doubtful(job) => later.push(job),
             }
         }
-        for job in doubtful.into_iter().rev() {
+        for job in later.into_iter().rev() {
             self.waiting.push_front(job);
         }
         if judged.is_empty() && draft.is_empty() && !self.waiting.is_empty() {
@@ -610,7 +644,8 @@ impl Term {
     /// Whether there is something to write that nobody asked for.
     fn is_due(&mut self, lease: Duration) -> bool {
         let now = self.clock.now();
-        let expiring = self.book.next_expiry().is_some_and(|expiry| expiry <= now);
+        let expiring =
+            self.book.has_freed() || self.book.next_expiry().is_some_and(|expiry| expiry <= now);
         // A sign of life thrice a lease, but not with every look.
         let silence_max = (lease / 3).max(Duration::from_millis(TICK_MILLIS));
         expiring || (self.in_flight.is_empty() && self.clock.silence() >= silence_max)
@@ -671,6 +706,48 @@ impl Term {
         for hold in overdue {
             draft.make(Change::Expire { hold }, &mut self.book);
         }
+        let lapsed: Vec<HoldId> = self.book.all_lapsed().take(max).collect();
+        for stand in lapsed {
+            draft.make(Change::Lapse { stand }, &mut self.book);
+        }
+    }
+
+    /// Grants what fits by now to those in line for pools of which something came free, the oldest first.
+    ///
+    /// Of each line so many are looked at in vain and no more: what they cannot use goes to whoever asks next.
+    fn serve_waiting(&mut self, draft: &mut Draft) {
+        while self.book.has_freed() {
+            let freed = self.book.take_freed();
+            // Whoever is next in any of the lines; who stands in several of them comes up once for each.
+            let mut next: BTreeSet<(i64, PoolId, HoldId)> = BTreeSet::new();
+            let first = |pool: PoolId, behind: i64, book: &Book| {
+                let (place, stand) = book.next_waiting(pool, behind)?;
+                Some((place, pool, stand))
+            };
+            next.extend(freed.iter().filter_map(|pool| first(*pool, 0, &self.book)));
+            let mut in_vain: BTreeMap<PoolId, usize> = BTreeMap::new();
+            let mut looked_at = None;
+            while let Some((place, pool, stand)) = next.pop_first() {
+                if draft.granted.len() >= GRANTS_MAX_HOLDS {
+                    self.book.note_freed(pool);
+                    for (_, pool, _) in next {
+                        self.book.note_freed(pool);
+                    }
+                    return;
+                }
+                if looked_at != Some(place) {
+                    looked_at = Some(place);
+                    for change in decide::decide_grant(stand, &self.book).unwrap_or_default() {
+                        draft.make(change, &mut self.book);
+                    }
+                }
+                let looks = in_vain.entry(pool).or_default();
+                *looks += usize::from(self.book.stand(stand).is_some());
+                if *looks < LOOKS_MAX_STANDS {
+                    next.extend(first(pool, place, &self.book));
+                }
+            }
+        }
     }
 
     /// Decides a request and makes its changes.
@@ -697,6 +774,15 @@ impl Term {
         })
     }
 
+    /// Who joined the line may have been served with it.
+    fn see_whether_granted(&self, judged: &mut Judged) {
+        if let Request::Stand(stand) = &judged.job.request
+            && judged.outcome.is_ok()
+        {
+            judged.outcome = self.answer(Reply::Stood(stand.request.makes()));
+        }
+    }
+
     fn is_unheard_of(&self, request: &Request) -> bool {
         match request {
             Request::Reserve(reserve) => self.book.hold(reserve.request.makes()).is_none(),
@@ -707,6 +793,10 @@ impl Term {
     fn answer(&self, reply: Reply) -> Result<Answer, Refusal> {
         Ok(match reply {
             Reply::Hold(id) => Answer::Hold(self.book.shown(id).ok_or(Refusal::Defect)?),
+            Reply::Stood(id) => Answer::Stood(match self.book.stand(id) {
+                Some(stand) => Stood::Waiting(stand.expires_at),
+                None => Stood::Granted(self.book.shown(id).ok_or(Refusal::Defect)?),
+            }),
             Reply::State(state) => Answer::State(state),
             Reply::Pools(keys) => Answer::Pools(
                 keys.iter()
@@ -774,11 +864,23 @@ impl Term {
         for hold in &holds {
             self.book.forget_hold(*hold);
         }
+        let stands: Vec<HoldId> = broken.stands.iter().copied().collect();
+        for stand in &stands {
+            self.book.forget_stand(*stand);
+        }
+        let stands = self.session.stands(&stands).await?;
+        let named = stands.iter().flat_map(|(_, stand)| stand.pools());
+        let unknown = named.filter(|pool| self.book.pool(*pool).is_none());
         let missing = Missing {
             holds,
+            pools: unknown.collect(),
             ..Missing::default()
         };
-        self.learn(missing).await
+        self.learn(missing).await?;
+        for (id, stand) in stands {
+            self.book.learn_stand(id, stand);
+        }
+        Ok(())
     }
 }
 
@@ -791,6 +893,7 @@ impl Broken {
                 .or_insert_with(|| before.map(|before| before.version));
         }
         self.holds.extend(batch.draft.holds.into_keys());
+        self.stands.extend(batch.draft.stands.into_keys());
         let requests = batch.draft.requests.into_iter();
         self.requests.extend(requests.map(|(request, _)| request));
         self.jobs.extend(batch.jobs.into_iter().map(|judged| Job {
@@ -828,6 +931,10 @@ impl Missing {
                 }
                 self.note_keys(reserve.wish.named().map(|line| &line.pool), book);
             }
+            Request::Stand(stand) => {
+                self.note_hold(request, book);
+                self.note_keys(stand.wish.named().map(|line| &line.pool), book);
+            }
             Request::Extend(_) | Request::Bind(_) | Request::Commit(_) | Request::Release(_) => {
                 self.note_hold(request, book);
             }
@@ -857,6 +964,8 @@ impl Missing {
             return;
         };
         match book.hold(hold) {
+            // Who stands in line has no hold yet.
+            None if book.stand(hold).is_some() => {}
             None => self.holds.push(hold),
             Some(entry) => {
                 let pools = entry.lines.iter().map(|line| line.pool);
@@ -877,6 +986,7 @@ impl Missing {
 fn hold_of(request: &Request) -> Option<HoldId> {
     match request {
         Request::Reserve(reserve) => Some(reserve.request.makes()),
+        Request::Stand(stand) => Some(stand.request.makes()),
         Request::Extend(extend) => Some(extend.hold),
         Request::Bind(bind) => Some(bind.hold),
         Request::Commit(commit) => Some(commit.hold),

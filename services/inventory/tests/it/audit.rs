@@ -170,6 +170,48 @@ async fn a_hold_without_lines_is_found() {
     );
 }
 
+/// A world in which one was granted what he stood in line for, and another waits.
+async fn with_a_line() -> World {
+    let world = World::new().await;
+    world.stock("sku:A", 3).await;
+    world.stock("sku:B", 3).await;
+    for units in [3, 4] {
+        let ask = World::stand_request(vec![line("sku:A", units)]);
+        world.stand(&ask).await.expect("he may stand");
+    }
+    world
+}
+
+#[tokio::test]
+async fn a_line_that_was_served_is_clean() {
+    let world = with_a_line().await;
+    assert_eq!(findings(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_grant_of_something_else_is_found() {
+    let world = with_a_line().await;
+    let lie = "UPDATE stand SET pools = ARRAY[2] WHERE NOT standing";
+    plant(&world.owner(), lie).await;
+    let found = findings(&world).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].ends_with("was granted what it did not stand in line for"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_was_sent_away_and_who_was_served_twice_is_found() {
+    let world = with_a_line().await;
+    plant(&world.owner(), "UPDATE stand SET standing = NOT standing").await;
+    let found = findings(&world).await;
+    let says = |end: &str| found.iter().filter(|text| text.ends_with(end)).count();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(says("has left the line without a trace"), 1, "{found:?}");
+    assert_eq!(says("stands in line and has a hold"), 1, "{found:?}");
+}
+
 #[tokio::test]
 async fn two_owners_of_a_seat_are_found() {
     let world = sound().await;

@@ -1,7 +1,11 @@
 //! The inventory service at its door, on a real database.
 
-use holdfast_platform::{fault::Fault, identity::Role};
-use holdfast_proto::{inventory::v1 as pb, page::v1::PageRequest, saga::v1::Command};
+use holdfast_platform::{fault::Fault, identity::Role, wire};
+use holdfast_proto::{
+    inventory::v1::{self as pb, stand_response::Outcome},
+    page::v1::PageRequest,
+    saga::v1::Command,
+};
 use tonic::Code;
 use world::{World, line};
 
@@ -232,6 +236,134 @@ async fn an_expired_hold_is_announced_unless_a_late_commit_took_it_up_again() {
     let id: holdfast_kernel::RequestId = lost.id.parse().expect("a UUID");
     let key = id.makes::<holdfast_kernel::id::Hold>();
     assert_eq!(expired, [&format!("hold.expired {key} v1")]);
+}
+
+#[tokio::test]
+async fn who_stands_in_line_is_told_what_he_was_granted_and_that_it_ran_out() {
+    let world = World::new().await;
+    world.stock("sku:A", 1).await;
+    let held = world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    let mut ask = World::stand_request(vec![]);
+    let alternatives = [1, 2].map(|units| pb::Alternative {
+        lines: vec![line("sku:A", units)],
+    });
+    ask.any_of.push(pb::AnyOf {
+        alternatives: alternatives.into(),
+    });
+    ask.lines.push(line("limit:e:usr_patient", 1));
+    ask.makes.push(pb::NewPool {
+        pool: "limit:e:usr_patient".to_owned(),
+        capacity: 2,
+    });
+    let waiting = world.stand(&ask).await.expect("he may stand");
+    let Outcome::Waiting(pb::Waiting { expires_at }) = waiting else {
+        panic!("{waiting:?}");
+    };
+    let hour = jiff::SignedDuration::from_hours(1);
+    assert_eq!(wire::moment(expires_at.as_ref()), Some(world.now() + hour));
+    world.release(&held.id).await.expect("live");
+    let id: holdfast_kernel::RequestId = ask.request_id.parse().expect("a UUID");
+    let key = id.makes::<holdfast_kernel::id::Hold>().to_string();
+    let news = world.news().await;
+    let granted = news.iter().find(|news| news.kind == "hold.granted");
+    let granted = granted.expect("he is told");
+    assert_eq!((granted.key.as_str(), granted.version), (key.as_str(), 1));
+    assert_eq!(granted.data["reference"], "wait_1");
+    assert_eq!(granted.data["account"], "usr_patient");
+    assert_eq!(granted.data["taken"], serde_json::json!([0]));
+    assert_eq!(
+        granted.data["lines"],
+        serde_json::json!([
+            {"pool": "limit:e:usr_patient", "quantity": 1},
+            {"pool": "sku:A", "quantity": 1},
+        ])
+    );
+    // What is between him and the seller is told to nobody.
+    assert!(news.iter().all(|news| !news.key.starts_with("limit:")));
+    let Outcome::Hold(got) = world.stand(&ask).await.expect("known") else {
+        panic!("it was granted");
+    };
+    assert_eq!((got.id, got.taken), (ask.request_id, vec![0]));
+    world.pass(600);
+    world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    let told = world.announced().await;
+    assert!(told.contains(&format!("hold.expired {key} v2")), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_waited_in_vain_is_told_that_his_time_is_over() {
+    let world = World::new().await;
+    world.stock("sku:A", 1).await;
+    let ask = World::stand_request(vec![line("sku:A", 2)]);
+    let waiting = world.stand(&ask).await.expect("he may stand");
+    assert!(matches!(waiting, Outcome::Waiting(_)), "{waiting:?}");
+    world.announced().await;
+    world.pass(3_600);
+    let ended = world.stand(&ask).await.expect_err("his time is over");
+    assert_eq!(ended.code(), Code::FailedPrecondition);
+    // Written down by the batch that this request rests on.
+    world.reserve(vec![line("sku:A", 1)]).await.expect("free");
+    let id: holdfast_kernel::RequestId = ask.request_id.parse().expect("a UUID");
+    let key = id.makes::<holdfast_kernel::id::Hold>();
+    let told = world.announced().await;
+    assert!(told.contains(&format!("hold.expired {key} v1")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_wish_out_of_bounds_names_what_is_wrong_with_it() {
+    let world = World::new().await;
+    world.stock("sku:A", 5).await;
+    let good = World::reserve_request(vec![line("sku:A", 1)]);
+    let group = |count: usize| pb::AnyOf {
+        alternatives: vec![
+            pb::Alternative {
+                lines: vec![line("sku:A", 1)],
+            };
+            count
+        ],
+    };
+    let bad: [(&str, pb::ReserveRequest); 4] = [
+        (
+            "any_of: 0 alternatives",
+            pb::ReserveRequest {
+                any_of: vec![group(0)],
+                ..good.clone()
+            },
+        ),
+        (
+            "any_of: 17 alternatives",
+            pb::ReserveRequest {
+                any_of: vec![group(17)],
+                ..good.clone()
+            },
+        ),
+        (
+            "any_of: 17 groups",
+            pb::ReserveRequest {
+                any_of: vec![group(1); 17],
+                ..good.clone()
+            },
+        ),
+        (
+            "makes: sku:A with capacity 1",
+            pb::ReserveRequest {
+                makes: vec![pb::NewPool {
+                    pool: "sku:A".to_owned(),
+                    capacity: 1,
+                }],
+                ..good.clone()
+            },
+        ),
+    ];
+    for (text, request) in bad {
+        let refused = world.seller_reserves(request).await.expect_err(text);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{text}");
+        assert!(refused.message().contains(text), "{}", refused.message());
+    }
+    let lines = (0..257).map(|n| line(&format!("seat:e:{n}"), 1)).collect();
+    let refused = world.stand(&World::stand_request(lines)).await;
+    let refused = refused.expect_err("too many lines");
+    assert!(refused.message().contains("257"), "{}", refused.message());
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use holdfast_platform::{
     transport::{self, Door, Transport},
     wire,
 };
-use holdfast_proto::inventory::v1::{self as pb, inventory_service_client::InventoryServiceClient};
+use holdfast_proto::inventory::v1::{
+    self as pb, inventory_service_client::InventoryServiceClient, stand_response::Outcome,
+};
 use holdfast_testkit::{Asker, FakeClock, Realm, TestDatabase};
 use jiff::SignedDuration;
 use sqlx::PgPool;
@@ -194,6 +196,34 @@ impl World {
         self.seller_reserves(Self::reserve_request(lines)).await
     }
 
+    /// Stands in line for these lines for an hour; what is granted is held for ten minutes.
+    pub(crate) fn stand_request(lines: Vec<pb::Line>) -> pb::StandRequest {
+        pb::StandRequest {
+            request_id: RequestId::generate().to_string(),
+            account: "usr_patient".to_owned(),
+            actor: "usr_patient".to_owned(),
+            lines,
+            ttl: Some(wire::duration(std::time::Duration::from_mins(10))),
+            patience: Some(wire::duration(std::time::Duration::from_hours(1))),
+            reference: "wait_1".to_owned(),
+            ..pb::StandRequest::default()
+        }
+    }
+
+    pub(crate) async fn stand(&self, request: &pb::StandRequest) -> Result<Outcome, Status> {
+        let answer = self.client().stand(self.seller(request.clone())).await?;
+        Ok(answer.into_inner().outcome.expect("set"))
+    }
+
+    pub(crate) async fn release(&self, hold: &str) -> Result<(), Status> {
+        let request = pb::ReleaseRequest {
+            hold_id: hold.to_owned(),
+            actor: "usr_buyer".to_owned(),
+            command: None,
+        };
+        self.client().release(self.seller(request)).await.map(drop)
+    }
+
     pub(crate) async fn commit(&self, hold: &str) -> Result<pb::Hold, Status> {
         let request = pb::CommitRequest {
             hold_id: hold.to_owned(),
@@ -244,6 +274,11 @@ impl World {
 
     /// Folds what batches changed, and says what it came to.
     pub(crate) async fn announced(&self) -> Vec<String> {
+        self.news().await.iter().map(shown).collect()
+    }
+
+    /// Folds what batches changed.
+    pub(crate) async fn news(&self) -> Vec<Message> {
         let mut tx = self.db.app().begin().await.expect("a connection");
         let news = self
             .fold
@@ -259,7 +294,7 @@ impl World {
             .await
             .expect("rows can be deleted");
         tx.commit().await.expect("a commit");
-        told.iter().map(shown).collect()
+        told
     }
 
     /// Lets the service hear that an order was made.

@@ -282,6 +282,13 @@ impl InventoryService for Ledger {
             .await
     }
 
+    async fn stand(
+        &self,
+        _: Request<pb::StandRequest>,
+    ) -> Result<Response<pb::StandResponse>, Status> {
+        Err(Status::unimplemented("not for orders"))
+    }
+
     async fn extend(
         &self,
         request: Request<pb::ExtendRequest>,

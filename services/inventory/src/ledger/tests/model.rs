@@ -2,7 +2,8 @@
 //!
 //! The model knows neither batches nor books nor sweepers. A pool is its capacity, its policy and what was sold; a hold
 //! is its lines, its end and what became of it. What is held is not counted but summed, and nothing ever "expires": a
-//! hold past its end simply is not counted.
+//! hold past its end simply is not counted. Who stands in line is looked at after everything that happens, all of them,
+//! the first first.
 //!
 //! A run sends bursts of random requests to real writers on a real database, while connections break, writers are killed
 //! and a second one takes over. Answers get lost. Afterwards some order of a burst's requests, the unanswered ones done or
@@ -20,7 +21,7 @@ use std::{
 use futures::{future::join_all, poll};
 use holdfast_kernel::{PoolKey, RequestId, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
@@ -30,7 +31,8 @@ use super::{
 };
 use crate::domain::{
     Adjust, Alternative, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint,
-    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short, Wish,
+    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
+    Stand, Stood, Wish,
 };
 
 const SEEDS: u64 = 200;
@@ -45,6 +47,8 @@ struct Model {
     pools: BTreeMap<PoolKey, ModelPool>,
     /// Shared between the states of a search until one of them changes it.
     holds: BTreeMap<HoldId, Arc<ModelHold>>,
+    /// Who stands in line, the first first; those whose time is over just are not looked at.
+    waiting: Vec<(HoldId, Arc<Stand>, Timestamp)>,
     requests: BTreeMap<RequestId, Fingerprint>,
 }
 
@@ -76,6 +80,7 @@ impl Model {
             now,
             pools: BTreeMap::new(),
             holds: BTreeMap::new(),
+            waiting: Vec::new(),
             requests: BTreeMap::new(),
         }
     }
@@ -109,10 +114,47 @@ impl Model {
             return (Ok(self.say_pools(keys)), None);
         }
         let mut after = self.clone();
-        match after.act(request) {
-            Ok(said) => (Ok(said), Some(after)),
-            Err(refusal) => (Err(refusal), None),
+        let said = match after.act(request) {
+            Ok(said) => said,
+            Err(refusal) => return (Err(refusal), None),
+        };
+        after.serve_waiting();
+        let said = match request {
+            Request::Stand(stand) => after.say_stood(stand.request.makes()),
+            _ => said,
+        };
+        (Ok(said), Some(after))
+    }
+
+    /// Whoever fits now is granted what he stands for.
+    fn serve_waiting(&mut self) {
+        for (id, stand, expires_at) in self.waiting.clone() {
+            if self.now >= expires_at {
+                continue;
+            }
+            if let Ok(taken) = self.choose(&stand.wish) {
+                self.waiting.retain(|(waiting, ..)| *waiting != id);
+                self.open(id, &stand.wish, taken, stand.account.as_ref(), stand.ttl);
+                self.hold_mut(id).expect("just opened").reference = stand.reference.clone();
+            }
         }
+    }
+
+    fn stands(&self, id: HoldId) -> Option<&(HoldId, Arc<Stand>, Timestamp)> {
+        self.waiting.iter().find(|(waiting, ..)| *waiting == id)
+    }
+
+    fn has_lapsed(&self, id: HoldId) -> bool {
+        self.stands(id).is_some_and(|(_, _, end)| self.now >= *end)
+    }
+
+    /// Whose time in line is over is known to have been there, and nothing more.
+    fn must_not_have_lapsed(&self, hold: HoldId) -> Result<(), Refusal> {
+        let state = HoldState::Expired;
+        if self.has_lapsed(hold) {
+            return Err(Refusal::HoldEnded { hold, state });
+        }
+        Ok(())
     }
 
     fn hold_mut(&mut self, hold: HoldId) -> Option<&mut ModelHold> {
@@ -122,6 +164,7 @@ impl Model {
     fn act(&mut self, request: &Request) -> Result<Said, Refusal> {
         match request {
             Request::Reserve(ask) => self.reserve(ask),
+            Request::Stand(ask) => self.stand(ask),
             Request::Extend(ask) => {
                 let until = self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short");
                 let hold = self.commanded(ask.hold, ask.epoch)?;
@@ -134,6 +177,7 @@ impl Model {
                 Ok(self.say(hold))
             }
             Request::Bind(ask) => {
+                self.must_not_have_lapsed(ask.hold)?;
                 let entry = self.hold_mut(ask.hold);
                 entry.ok_or(Refusal::UnknownHold(ask.hold))?.reference = ask.reference.clone();
                 Ok(Said::Done)
@@ -151,45 +195,97 @@ impl Model {
         let hold = ask.request.makes();
         if self.holds.contains_key(&hold) {
             self.commanded(hold, ask.epoch)?;
-            let entry = &self.holds[&hold];
-            match self.state(entry) {
-                HoldState::Live | HoldState::Committed => {}
-                state => return Err(Refusal::HoldEnded { hold, state }),
-            }
-            let before = entry.lines.iter().map(|(key, line)| (key.clone(), line.0));
-            if Some(before.collect()) != units_taken(&ask.wish, &entry.taken) {
-                return Err(Refusal::HoldMismatch(hold));
-            }
+            self.must_be_the_same(hold, &ask.wish)?;
             return Ok(self.say(hold));
         }
+        self.must_not_have_lapsed(hold)?;
+        if self.stands(hold).is_some() {
+            return Err(Refusal::HoldMismatch(hold));
+        }
         self.must_know(&ask.wish)?;
-        let live_of_account = self
-            .holds
-            .values()
-            .filter(|hold| hold.account == ask.account && self.state(hold) == HoldState::Live);
-        if ask.account.is_some() && live_of_account.count() >= ACCOUNT_MAX_HOLDS as usize {
+        self.must_be_few(ask.account.as_ref())?;
+        let taken = self.choose(&ask.wish)?;
+        self.open(hold, &ask.wish, taken, ask.account.as_ref(), ask.ttl);
+        let entry = self.hold_mut(hold).expect("just opened");
+        entry.reference = ask.reference.clone();
+        entry.epoch = ask.epoch.unwrap_or(0);
+        Ok(self.say(hold))
+    }
+
+    fn stand(&mut self, ask: &Stand) -> Result<Said, Refusal> {
+        let hold = ask.request.makes();
+        if self.holds.contains_key(&hold) {
+            self.must_be_the_same(hold, &ask.wish)?;
+            return Ok(self.say_stood(hold));
+        }
+        self.must_not_have_lapsed(hold)?;
+        self.must_know(&ask.wish)?;
+        if let Some((_, before, _)) = self.stands(hold) {
+            let same = before.wish.lines() == ask.wish.lines()
+                && before.wish.any_of() == ask.wish.any_of();
+            if same {
+                return Ok(self.say_stood(hold));
+            }
+            return Err(Refusal::HoldMismatch(hold));
+        }
+        self.must_be_few(ask.account.as_ref())?;
+        for line in ask.wish.named() {
+            self.come_to_be(&line.pool, &ask.wish);
+        }
+        let end = self.now + jiff::SignedDuration::try_from(ask.patience).expect("short");
+        self.waiting.push((hold, Arc::new(ask.clone()), end));
+        Ok(self.say_stood(hold))
+    }
+
+    fn must_be_the_same(&self, hold: HoldId, wish: &Wish) -> Result<(), Refusal> {
+        let entry = &self.holds[&hold];
+        match self.state(entry) {
+            HoldState::Live | HoldState::Committed => {}
+            state => return Err(Refusal::HoldEnded { hold, state }),
+        }
+        let before = entry.lines.iter().map(|(key, line)| (key.clone(), line.0));
+        if Some(before.collect()) == units_taken(wish, &entry.taken) {
+            Ok(())
+        } else {
+            Err(Refusal::HoldMismatch(hold))
+        }
+    }
+
+    fn must_be_few(&self, account: Option<&Name>) -> Result<(), Refusal> {
+        let live = (self.holds.values())
+            .filter(|hold| hold.account.as_ref() == account && self.state(hold) == HoldState::Live);
+        let standing = (self.waiting.iter())
+            .filter(|(_, stand, end)| stand.account.as_ref() == account && self.now < *end);
+        if account.is_some() && live.count() + standing.count() >= ACCOUNT_MAX_HOLDS as usize {
             let limit = ACCOUNT_MAX_HOLDS;
             return Err(Refusal::TooManyHolds { limit });
         }
-        let taken = self.choose(&ask.wish)?;
-        let lines = units_taken(&ask.wish, &taken).expect("they were chosen");
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        hold: HoldId,
+        wish: &Wish,
+        taken: Box<[u8]>,
+        account: Option<&Name>,
+        ttl: Duration,
+    ) {
+        let lines = units_taken(wish, &taken).expect("they were chosen");
         for key in lines.keys() {
-            self.come_to_be(key, &ask.wish);
+            self.come_to_be(key, wish);
         }
+        let lines = lines.into_iter();
         let entry = ModelHold {
             state: HoldState::Live,
-            expires_at: self.now + jiff::SignedDuration::try_from(ask.ttl).expect("short"),
-            account: ask.account.clone(),
-            reference: ask.reference.clone(),
-            epoch: ask.epoch.unwrap_or(0),
-            lines: lines
-                .into_iter()
-                .map(|(key, units)| (key, (units, 0)))
-                .collect(),
+            expires_at: self.now + jiff::SignedDuration::try_from(ttl).expect("short"),
+            account: account.cloned(),
+            reference: Name::from(""),
+            epoch: 0,
+            lines: lines.map(|(key, units)| (key, (units, 0))).collect(),
             taken,
         };
         self.holds.insert(hold, Arc::new(entry));
-        Ok(self.say(hold))
     }
 
     fn must_know(&self, wish: &Wish) -> Result<(), Refusal> {
@@ -291,6 +387,25 @@ impl Model {
     }
 
     fn release(&mut self, ask: &Release) -> Result<Said, Refusal> {
+        if let Some((_, stand, end)) = self.stands(ask.hold).cloned() {
+            let lapsed = self.now >= end;
+            self.waiting.retain(|(waiting, ..)| *waiting != ask.hold);
+            let tombstone = ModelHold {
+                state: HoldState::Released,
+                expires_at: if lapsed { end } else { self.now },
+                account: None,
+                reference: if lapsed {
+                    stand.reference.clone()
+                } else {
+                    Name::from("")
+                },
+                epoch: ask.epoch.unwrap_or(0),
+                lines: BTreeMap::new(),
+                taken: Box::default(),
+            };
+            self.holds.insert(ask.hold, Arc::new(tombstone));
+            return Ok(Said::State(HoldState::Released));
+        }
         if !self.holds.contains_key(&ask.hold) {
             let tombstone = ModelHold {
                 state: HoldState::Released,
@@ -317,6 +432,7 @@ impl Model {
         if self.done(ask.request, ask.fingerprint())? {
             return Ok(Said::Done);
         }
+        self.must_not_have_lapsed(ask.hold)?;
         let entry = self.holds.get_mut(&ask.hold).map(Arc::make_mut);
         let entry = entry.ok_or(Refusal::UnknownHold(ask.hold))?;
         if entry.state != HoldState::Committed {
@@ -418,6 +534,7 @@ impl Model {
 
     /// The hold, if this epoch may command it, which it then does.
     fn commanded(&mut self, hold: HoldId, epoch: Epoch) -> Result<HoldId, Refusal> {
+        self.must_not_have_lapsed(hold)?;
         let entry = self.hold_mut(hold);
         let entry = entry.ok_or(Refusal::UnknownHold(hold))?;
         if let Some(got) = epoch {
@@ -487,6 +604,13 @@ impl Model {
         })
     }
 
+    fn say_stood(&self, id: HoldId) -> Said {
+        match self.stands(id) {
+            Some((_, _, end)) => Said::Waiting(*end),
+            None => self.say(id),
+        }
+    }
+
     fn say_pools<'a>(&self, keys: impl IntoIterator<Item = &'a PoolKey>) -> Said {
         let known = keys.into_iter().filter(|key| self.pools.contains_key(*key));
         Said::Pools(known.map(|key| (key.clone(), self.numbers(key))).collect())
@@ -520,6 +644,7 @@ fn units_taken(wish: &Wish, taken: &[u8]) -> Option<BTreeMap<PoolKey, i64>> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Said {
     Hold(Hold),
+    Waiting(Timestamp),
     State(HoldState),
     Pools(Vec<(PoolKey, [i64; 5])>),
     Done,
@@ -528,7 +653,8 @@ enum Said {
 impl From<Answer> for Said {
     fn from(answer: Answer) -> Self {
         match answer {
-            Answer::Hold(hold) => Self::Hold(hold),
+            Answer::Hold(hold) | Answer::Stood(Stood::Granted(hold)) => Self::Hold(hold),
+            Answer::Stood(Stood::Waiting(until)) => Self::Waiting(until),
             Answer::State(state) => Self::State(state),
             Answer::Pools(standings) => Self::Pools(
                 standings
@@ -556,6 +682,8 @@ impl From<Answer> for Said {
 struct Rows {
     pools: BTreeMap<PoolKey, [i64; 5]>,
     holds: BTreeMap<HoldId, HoldRow>,
+    /// By their places: whether they stand.
+    waiting: BTreeMap<i64, (HoldId, bool)>,
     requests: BTreeSet<RequestId>,
     /// Every transaction before this one was over when it was read.
     read_to: i64,
@@ -590,6 +718,10 @@ impl Rows {
     async fn read_on(&mut self, sql: &mut PgConnection, prefix: &str, ids: &BTreeSet<Uuid>) {
         let ids: Vec<Uuid> = ids.iter().copied().collect();
         let since = self.read_to;
+        let mut sql = sql
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .expect("one moment for all");
         self.read_to =
             sqlx::query_scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8")
                 .fetch_one(&mut *sql)
@@ -621,6 +753,16 @@ impl Rows {
         .fetch_all(&mut *sql)
         .await
         .expect("requests can be read");
+        let line: Vec<(i64, Uuid, bool)> =
+            sqlx::query_as("SELECT place, id, standing FROM stand WHERE id = ANY($1)")
+                .bind(&ids)
+                .fetch_all(&mut *sql)
+                .await
+                .expect("the line can be read");
+        let line = line.into_iter();
+        self.waiting = line
+            .map(|(place, id, standing)| (place, (HoldId::new(id), standing)))
+            .collect();
         let keys: BTreeMap<i32, PoolKey> = pools
             .iter()
             .map(|pool| (pool.0, pool_key(&pool.1)))
@@ -654,13 +796,23 @@ impl Rows {
 
     /// Whether the rows are what the model says they must be.
     fn agree_with(&self, model: &Model) -> bool {
-        let holds_agree = self.holds.len() == model.holds.len()
-            && self
-                .holds
-                .iter()
+        // Who stood in line until his time was over has left it, once that is written down, with a hold of nothing.
+        let left = |id: &HoldId| model.has_lapsed(*id);
+        let rows = self.holds.iter().filter(|(id, _)| !left(id));
+        let holds_agree = rows.clone().count() == model.holds.len()
+            && rows
                 .zip(&model.holds)
-                .all(|((id, row), (modelled, hold))| id == modelled && row.is(hold, model));
+                .all(|((id, row), (modelled, hold))| id == modelled && row.is(hold, model))
+            && (self.holds.iter())
+                .filter(|(id, _)| left(id))
+                .all(|(_, row)| row.state == HoldState::Expired && row.lines.is_empty());
+        let standing = self.waiting.values().filter(|(_, standing)| *standing);
+        let standing = standing.map(|(id, _)| *id).filter(|id| !left(id));
+        let waiting = model.waiting.iter().map(|(id, ..)| *id);
         holds_agree
+            && standing.eq(waiting.filter(|id| !left(id)))
+            && (self.waiting.values())
+                .all(|(id, standing)| self.holds.contains_key(id) != *standing)
             && self.requests.iter().eq(model.requests.keys())
             && self.pools.keys().eq(model.pools.keys())
             && self.pools.iter().all(|(key, row)| {
@@ -853,6 +1005,7 @@ impl<'a> Run<'a> {
                 let seconds = *[1, 10, 59, 60, 300].choose(&mut self.dice).expect("some");
                 self.world.pass(seconds);
                 self.model.now = self.world.now();
+                self.model.serve_waiting();
             }
             if self.faults != Faults::None {
                 self.change_writers().await;
@@ -1125,7 +1278,8 @@ impl<'a> Run<'a> {
                 let hold = self.draw_hold(10);
                 Request::Release(Release { hold, actor, epoch })
             }
-            80..88 => {
+            80..86 => Request::Stand(self.draw_stand(actor, ttl)),
+            86..91 => {
                 let hold = self.draw_hold(20);
                 let place = self.dice.random_range(0..5);
                 let key = self.key(place);
@@ -1137,7 +1291,7 @@ impl<'a> Run<'a> {
                     basket: basket(&[(key.as_str(), units)]),
                 })
             }
-            88..96 => {
+            91..97 => {
                 let places: BTreeSet<usize> = (0..self.dice.random_range(1..=2))
                     .map(|_| self.dice.random_range(0..5))
                     .collect();
@@ -1174,13 +1328,28 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn draw_stand(&mut self, actor: Name, ttl: Duration) -> Stand {
+        let known = self.dice.random_ratio(1, 10);
+        let hold = self.draw_hold(if known { u32::MAX } else { 1 });
+        let account = Name::from(self.prefix.as_str());
+        let patience = *[60, 300, 3_600].choose(&mut self.dice).expect("some");
+        Stand {
+            request: RequestId::new(hold.uuid()),
+            account: self.dice.random_ratio(1, 2).then_some(account),
+            actor,
+            wish: self.draw_wish(),
+            ttl,
+            patience: Duration::from_secs(patience),
+            reference: self.draw_reference(),
+        }
+    }
+
     /// A recent hold, but one time in so many an id that none has yet.
     fn draw_hold(&mut self, new: u32) -> HoldId {
-        let made = self
-            .holds
-            .iter()
-            .rev()
-            .filter(|id| self.model.holds.contains_key(id));
+        let made =
+            self.holds.iter().rev().filter(|id| {
+                self.model.holds.contains_key(id) || self.model.stands(**id).is_some()
+            });
         let recent: Vec<HoldId> = made.take(12).copied().collect();
         match recent.choose(&mut self.dice) {
             Some(hold) if !self.dice.random_ratio(1, new) => *hold,

@@ -16,9 +16,9 @@ use super::{
         writer::{Reload, Rules},
     },
     model::{Faults, Run},
-    world::{Running, TTL, Terms, World, extend, lines, release, reserve},
+    world::{Running, TTL, Terms, World, extend, lines, release, reserve, stand},
 };
-use crate::domain::{HoldId, HoldState, Refusal, Reserve, Wish};
+use crate::domain::{HoldId, HoldState, Refusal, Reserve, Stood, Wish};
 
 const FENCE: &str = "WHERE id = 1 AND epoch = $1::int8 AND seq = $2::int8 - 1";
 const HOLD_GUARD: &str = "AND hold.version = b.old_version AND hold.expires_at = b.old_expires_at";
@@ -209,7 +209,7 @@ async fn holds_reloaded_before_pools_hide_a_dead_hold_under_a_current_pool() {
 /// Runs the model against these rules: whether it finds nothing wrong.
 async fn the_model_agrees(rules: Rules) -> bool {
     let world = World::without_writer().await;
-    for seed in 0..4 {
+    for seed in 0..16 {
         let run = Run::new(&world, seed, rules.clone(), Faults::None).await;
         if run.go(200).await.is_err() {
             return false;
@@ -269,6 +269,39 @@ async fn a_release_by_pool_frees_the_unit_of_whoever_has_it_now() {
         ..Rules::default()
     };
     assert!(!the_model_agrees(planted).await);
+}
+
+/// A seat's hold runs out while somebody stands in line for it, and the next request of all asks for that seat. Whether
+/// it goes to who stood in line.
+async fn who_stands_in_line_is_not_overtaken(rules: Rules) -> bool {
+    let world = World::on(Terms {
+        rules: Rules {
+            sweep_max_holds: 0,
+            ..rules
+        },
+        ..Terms::default()
+    })
+    .await;
+    world.stock("seat:e:1", 1).await;
+    world.reserve(&[("seat:e:1", 1)]).await.expect("free");
+    let patient = stand(&[("seat:e:1", 1)]);
+    let waiting = world.ledger().stand(patient.clone()).await;
+    assert!(matches!(waiting, Ok(Stood::Waiting(_))), "{waiting:?}");
+    // The writer learns of the time that has passed with this very request.
+    world.pass(i64::try_from(TTL.as_secs()).expect("short"));
+    let taken = world.reserve(&[("seat:e:1", 1)]).await;
+    let stood = world.ledger().stand(patient).await;
+    taken.is_err() && matches!(stood, Ok(Stood::Granted(_)))
+}
+
+#[tokio::test]
+async fn a_waitlist_that_is_served_after_the_callers_is_overtaken() {
+    let planted = Rules {
+        waiting_come_first: false,
+        ..Rules::default()
+    };
+    assert!(who_stands_in_line_is_not_overtaken(Rules::default()).await);
+    assert!(!who_stands_in_line_is_not_overtaken(planted).await);
 }
 
 /// A basket may have the last unit by either of its groups. Whether it is told that it cannot have it by both.

@@ -11,7 +11,7 @@ use crate::domain::{Hold, HoldState, Refusal, Reserve};
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn impatient() -> Terms {
+pub(super) fn impatient() -> Terms {
     Terms {
         lease: Duration::ZERO,
         ..Terms::default()
@@ -19,7 +19,7 @@ fn impatient() -> Terms {
 }
 
 /// Asks again, with the same id, until somebody knows.
-async fn insist(world: &World, ask: &Reserve) -> Result<Hold, Refusal> {
+pub(super) async fn insist(world: &World, ask: &Reserve) -> Result<Hold, Refusal> {
     let asked = Instant::now();
     loop {
         match world.ledger().reserve(ask.clone()).await {
@@ -31,7 +31,7 @@ async fn insist(world: &World, ask: &Reserve) -> Result<Hold, Refusal> {
     }
 }
 
-async fn cut_connections(world: &World) {
+pub(super) async fn cut_connections(world: &World) {
     world
         .sql()
         .execute(

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Ledger, LedgerOptions, Reading, writer::Rules};
 use crate::domain::{
     Adjust, Basket, CapacityChange, CapacityChanges, Commit, Extend, Hold, HoldId, HoldState, Line,
-    Name, Pool, Refusal, Release, Reserve, Return, SetPolicy,
+    Name, Pool, Refusal, Release, Reserve, Return, SetPolicy, Stand,
 };
 
 /// Where every test's clock starts.
@@ -218,6 +218,19 @@ pub(crate) fn reserve(lines: &[(&str, i64)]) -> Reserve {
         ttl: TTL,
         reference: Name::default(),
         epoch: None,
+    }
+}
+
+/// Wants these lines, waits for an hour, and has what it gets for [`TTL`].
+pub(crate) fn stand(lines: &[(&str, i64)]) -> Stand {
+    Stand {
+        request: RequestId::generate(),
+        account: None,
+        actor: Name::from("usr_patient"),
+        wish: basket(lines).into(),
+        ttl: TTL,
+        patience: Duration::from_hours(1),
+        reference: Name::from("wait_1"),
     }
 }
 
