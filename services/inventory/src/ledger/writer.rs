@@ -53,6 +53,9 @@ use crate::domain::{Hold, HoldId, HoldState, Refusal, Stood};
 
 /// Requests of one batch.
 const BATCH_MAX_REQUESTS: usize = 512;
+/// Lines of one batch, though a single request may have more. Whoever stocks a stadium does so in batches that others
+/// find room beside and between.
+const BATCH_MAX_LINES: usize = 4_096;
 /// Batches on their way at once: one is being written while the next is decided.
 const IN_FLIGHT_MAX_BATCHES: usize = 2;
 /// Overdue holds written off by one batch that nobody asked to.
@@ -454,8 +457,23 @@ impl Writer {
         }
     }
 
+    /// Keeps back those behind the first that would make the batch too large.
+    fn keep_back(&mut self, mut jobs: Vec<Job>) -> Vec<Job> {
+        let mut lines = 0;
+        let fitting = jobs.iter().take_while(|job| {
+            lines += lines_of(&job.request);
+            lines <= BATCH_MAX_LINES
+        });
+        let fitting = fitting.count().max(1).min(jobs.len());
+        for job in jobs.drain(fitting..).rev() {
+            self.waiting.push_front(job);
+        }
+        jobs
+    }
+
     /// Decides these requests and sends what they change.
     async fn write(&mut self, term: &mut Term, jobs: Vec<Job>) -> Result<(), Failure> {
+        let jobs = self.keep_back(jobs);
         if let Err(failure) = term.prepare(&jobs).await {
             self.wait_again(jobs);
             return Err(failure);
@@ -993,6 +1011,22 @@ fn hold_of(request: &Request) -> Option<HoldId> {
         Request::Release(release) => Some(release.hold),
         Request::Return(back) => Some(back.hold),
         Request::Adjust(_) | Request::SetPolicy(_) | Request::Look(_) => None,
+    }
+}
+
+/// How much a request makes of a batch.
+fn lines_of(request: &Request) -> usize {
+    match request {
+        Request::Reserve(reserve) => reserve.wish.named().count(),
+        Request::Stand(stand) => stand.wish.named().count(),
+        Request::Return(back) => back.basket.lines().len(),
+        Request::Adjust(adjust) => adjust.changes.all().len(),
+        Request::Extend(_)
+        | Request::Bind(_)
+        | Request::Commit(_)
+        | Request::Release(_)
+        | Request::SetPolicy(_)
+        | Request::Look(_) => 1,
     }
 }
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use holdfast_kernel::RequestId;
 
-use super::world::{Terms, World, adjust, commit, extend, give_back, policy, release, reserve};
-use crate::domain::{HoldId, HoldState, Name, Refusal};
+use super::world::{
+    Terms, World, adjust, commit, extend, give_back, policy, pool_key, release, reserve,
+};
+use crate::domain::{Adjust, CapacityChange, CapacityChanges, HoldId, HoldState, Name, Refusal};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_unit_goes_to_exactly_one_of_ten_thousand() {
@@ -549,4 +551,38 @@ async fn unknown_holds_and_pools_are_named() {
     };
     assert_eq!(unknown.len(), 1);
     assert_eq!(world.balance("sku:A").await, (0, 0, 1));
+}
+
+#[tokio::test]
+async fn many_pools_made_at_once_leave_room_between_them_for_who_buys() {
+    let world = World::new().await;
+    world.stock("sku:A", 1).await;
+    let before: i64 = batches(&world).await;
+    let stadium = (0..12).map(|row| {
+        let changes = (0..1_000).map(|seat| CapacityChange {
+            pool: pool_key(&format!("seat:e:{row}-{seat}")),
+            delta: 1,
+            expected: 0,
+        });
+        let changes = CapacityChanges::new(changes.collect()).expect("distinct");
+        let ask = Adjust {
+            changes,
+            ..adjust("sku:A", 1, 1)
+        };
+        world.ledger().adjust(ask)
+    });
+    let (made, bought) = tokio::join!(join_all(stadium), world.reserve(&[("sku:A", 1)]));
+    assert!(made.iter().all(Result::is_ok));
+    bought.expect("free");
+    let written = batches(&world).await - before;
+    // Four thousand a batch, not all twelve in one.
+    assert!((3..=12).contains(&written), "{written} batches");
+    world.reserve(&[("seat:e:11-999", 1)]).await.expect("free");
+}
+
+async fn batches(world: &World) -> i64 {
+    sqlx::query_scalar("SELECT seq FROM fence WHERE id = 1")
+        .fetch_one(&world.sql())
+        .await
+        .expect("the fence is there")
 }
