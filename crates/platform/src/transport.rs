@@ -32,7 +32,7 @@ use tonic::{Status, body::Body};
 use tower::util::BoxCloneSyncService;
 
 pub use self::{
-    deadline::{DEADLINE_DEFAULT_SECS, open_ended},
+    deadline::{DEADLINE_DEFAULT_SECS, keep_open, open_ended},
     door::{DOOR_MAX_CALLS, Door},
     server::{ServeError, serve_tcp},
     slot::{PeerAddressError, Slot, channel},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use holdfast_kernel::{PoolKey, RequestId, Timestamp, page, stock::InvalidPoolKey};
 use holdfast_platform::{
     database,
@@ -22,13 +23,14 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{
         Adjust, Basket, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Hold, HoldId,
-        HoldState, Line, MovementKind, Name, PATIENCE_MAX_SECS, Pool, Release, Reserve, Return,
-        SetPolicy, Stand, Stood, TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS, Wish,
+        HoldState, Line, MovementKind, Name, PATIENCE_MAX_SECS, Pool, Refusal, Release, Reserve,
+        Return, SetPolicy, Stand, Stood, TEXT_MAX_CHARS, TTL_MAX_SECS, TTL_MIN_SECS, Wish,
     },
     error::{Field, InventoryError},
     ledger::{Ledger, Standing},
     shown::Shown,
     store::{self, Entry, Past},
+    watch::{self, View},
 };
 
 /// Services that buy and sell on behalf of customers.
@@ -56,6 +58,7 @@ pub const ACCESS: AccessTable = &[
     ("Adjust", Access::StaffOr(STOCKERS)),
     ("SetPolicy", Access::StaffOr(STOCKERS)),
     ("GetPools", Access::Anyone),
+    ("Watch", Access::Anyone),
     ("ListPools", Access::Staff),
     ("ListMovements", Access::Staff),
 ];
@@ -383,6 +386,32 @@ impl InventoryService for Api {
         }))
     }
 
+    type WatchStream = BoxStream<'static, Result<pb::WatchResponse, Status>>;
+
+    /// Pools as they are, then as they change.
+    async fn watch(
+        &self,
+        request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = Caller::of(&request)?;
+        let sees_all = caller.peer().is_some() || caller.has(Role::Staff);
+        let request = request.into_inner();
+        let chars = request.prefix.chars().count();
+        if !request.prefix.contains(':') || chars > TEXT_MAX_CHARS {
+            let text = format!("wanted a kind, a colon, and {TEXT_MAX_CHARS} characters or fewer");
+            return Err(invalid("prefix", text).into());
+        }
+        let seen = (request.epoch > 0).then_some((request.epoch, request.offset));
+        let gone = Refusal::Unavailable("another process writes it");
+        let watching = self.ledger.watch(seen).ok_or(gone)?;
+        let view = View {
+            prefix: request.prefix,
+            show: if sees_all { show_all } else { show_publicly },
+        };
+        let (ledger, database) = (self.ledger.clone(), self.context.database.clone());
+        Ok(Response::new(watch::tell(watching, view, ledger, database)))
+    }
+
     /// A pool's book, newest first.
     async fn list_movements(
         &self,
@@ -413,6 +442,21 @@ impl InventoryService for Api {
             page: Some(page),
         }))
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of two ways to show a pool")]
+fn show_all(pool: &Pool) -> Option<pb::Pool> {
+    Some(encode_pool(pool))
+}
+
+/// What the public sees: how much is available, unless the name alone is for those who have it.
+fn show_publicly(pool: &Pool) -> Option<pb::Pool> {
+    let is_public = !PRIVATE_KINDS.contains(&pool.key.kind());
+    is_public.then(|| pb::Pool {
+        key: pool.key.to_string(),
+        available: pool.available(),
+        ..pb::Pool::default()
+    })
 }
 
 /// What the book said then, without the holds whose time was over then, written down by now or not.

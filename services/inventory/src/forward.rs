@@ -27,6 +27,9 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-holdfast-forwarded");
 /// Calls that any process answers from the database; all others need the writer, if only to know what has expired.
 const ANSWERED_ANYWHERE: &[&str] = &["ListMovements"];
 
+/// Calls whose answers are streams without an end.
+const WITHOUT_END: &[&str] = &["Watch"];
+
 /// Stands before the server, behind its gate.
 #[derive(Clone)]
 pub(crate) struct Forward<S> {
@@ -74,6 +77,9 @@ impl<S> Forward<S> {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let way = self.way_to(&url)?;
+        if is_one_of(WITHOUT_END, &request) {
+            transport::keep_open(&mut request);
+        }
         metrics::counter!("holdfast_forwarded_calls_total").increment(1);
         request
             .headers_mut()
@@ -113,7 +119,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.ledger.is_written_here() || is_answered_anywhere(&request) {
+        if self.ledger.is_written_here() || is_one_of(ANSWERED_ANYWHERE, &request) {
             return self.inner.call(request);
         }
         // The one that `poll_ready` prepared is the one to call.
@@ -137,9 +143,9 @@ where
     }
 }
 
-fn is_answered_anywhere(request: &Request<Body>) -> bool {
+fn is_one_of(calls: &[&str], request: &Request<Body>) -> bool {
     let method = request.uri().path().rsplit('/').next();
-    method.is_some_and(|method| ANSWERED_ANYWHERE.contains(&method))
+    method.is_some_and(|method| calls.contains(&method))
 }
 
 fn unavailable(why: &'static str) -> Status {

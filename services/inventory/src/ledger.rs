@@ -12,6 +12,7 @@ mod change;
 mod clock;
 mod connect;
 mod decide;
+pub(crate) mod feed;
 mod form;
 mod session;
 mod writer;
@@ -31,6 +32,7 @@ use crate::domain::{
     SetPolicy, Stand, Stood,
 };
 use decide::{Limits, Request};
+use feed::{Feed, Watching};
 use writer::{Answer, Job, Options, Rules, Writer};
 
 /// Requests that wait for the writer; who comes later waits before he may wait.
@@ -77,6 +79,7 @@ pub(crate) enum WhoWrites {
 pub struct Ledger {
     inbox: mpsc::Sender<Job>,
     who_writes: watch::Receiver<WhoWrites>,
+    feed: Feed,
 }
 
 impl Ledger {
@@ -105,12 +108,15 @@ impl Ledger {
             },
             reading: options.reading,
             changed: options.changed,
+            feed: Feed::default(),
             rules,
         };
+        let feed = options.feed.clone();
         let work = Writer::new(options, inbox, known).run(shutdown);
         let ledger = Self {
             inbox: sender,
             who_writes,
+            feed,
         };
         (ledger, work)
     }
@@ -196,6 +202,12 @@ impl Ledger {
     /// How these pools stand now; those that do not exist are left out.
     pub async fn look(&self, keys: Vec<PoolKey>) -> Result<Vec<Standing>, Refusal> {
         pools(self.ask(Request::Look(keys)).await?)
+    }
+
+    /// A place to watch pools from, behind what was seen of an epoch up to an offset; `None` while this process does not
+    /// write.
+    pub(crate) fn watch(&self, seen: Option<(i64, i64)>) -> Option<Watching> {
+        self.feed.watch(seen)
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, Refusal> {

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: `domain` (the words and the states of a hold), `ledger` (the judgement and the one way to write),
 //! `api` (the door), `forward` (what stands before it while another process writes), `shown`
-//! (what is kept in memory for the public), `messages` (what is told to others),
+//! (what is kept in memory for the public), `watch` (what watchers are told), `messages` (what is told to others),
 //! `seal`, `audit` and `closing` (how the books are proved, and what is let go of), `store` (what is read of them), `error`.
 
 mod api;
@@ -16,6 +16,7 @@ mod messages;
 mod seal;
 mod shown;
 mod store;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 

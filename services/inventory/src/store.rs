@@ -57,6 +57,26 @@ pub(crate) async fn list_keys(
     .await
 }
 
+/// The pools with this prefix behind the key `after`, in order.
+pub(crate) async fn pools_under(
+    db: &mut PgConnection,
+    prefix: &str,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<PoolState>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT id, key, capacity, held, sold, blocked, overbook, low_at, version, capacity_version
+         FROM pool
+         WHERE key >= $1 AND key < $1 || U&'\\+10FFFF' AND key > $2
+         ORDER BY key LIMIT $3",
+    )
+    .bind(prefix)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+}
+
 /// What is sold of each pool of a kind, by key.
 pub(crate) async fn sold_of_kind(
     db: &mut PgConnection,

@@ -38,6 +38,11 @@ pub fn open_ended<T>(message: T) -> tonic::Request<T> {
     request
 }
 
+/// Lets a request that is passed on as it came last as long as its caller lets it: without a deadline it gets none.
+pub fn keep_open<B>(request: &mut http::Request<B>) {
+    request.extensions_mut().insert(OpenEnded);
+}
+
 /// Decides when an outgoing call has to be over: what its caller set, else the default, but never later than the call
 /// being served. `None` is an open-ended call.
 pub(super) fn of_outgoing<B>(request: &http::Request<B>, now: Instant) -> Option<Instant> {

@@ -39,6 +39,8 @@ holdfast_testkit::scripted_peer! {
         get_pools(ledger::GetPoolsRequest) -> ledger::GetPoolsResponse;
         list_pools(ledger::ListPoolsRequest) -> ledger::ListPoolsResponse;
         list_movements(ledger::ListMovementsRequest) -> ledger::ListMovementsResponse;
+    } unscripted {
+        watch(ledger::WatchRequest) -> ledger::WatchResponse as WatchStream;
     }
 }
 

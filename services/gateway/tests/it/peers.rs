@@ -76,6 +76,8 @@ scripted_peer! {
         get_pools(inventory::GetPoolsRequest) -> inventory::GetPoolsResponse;
         list_pools(inventory::ListPoolsRequest) -> inventory::ListPoolsResponse;
         list_movements(inventory::ListMovementsRequest) -> inventory::ListMovementsResponse;
+    } unscripted {
+        watch(inventory::WatchRequest) -> inventory::WatchResponse as WatchStream;
     }
 }
 

@@ -47,9 +47,10 @@ use super::{
     change::Draft,
     clock::{LedgerClock, Reading},
     decide::{self, Change, Decision, Limits, Reply, Request},
+    feed::Feed,
     session::{Failure, Session},
 };
-use crate::domain::{Hold, HoldId, HoldState, Refusal, Stood};
+use crate::domain::{Hold, HoldId, HoldState, Pool, Refusal, Stood};
 
 /// Requests of one batch.
 const BATCH_MAX_REQUESTS: usize = 512;
@@ -155,6 +156,7 @@ pub(super) struct Options {
     pub(super) limits: Limits,
     pub(super) reading: Reading,
     pub(super) changed: Changed,
+    pub(super) feed: Feed,
     pub(super) rules: Rules,
 }
 
@@ -192,6 +194,8 @@ struct InFlight {
     /// Without its movements, which went along.
     draft: Draft,
     jobs: Vec<Judged>,
+    /// How it leaves the pools it moves, once it has committed.
+    pools: Vec<Pool>,
     written: MaybeDone<BoxFuture<'static, Result<Timestamp, tokio_postgres::Error>>>,
     sent_at: Instant,
 }
@@ -280,9 +284,11 @@ impl Writer {
         while let Some(mut term) = self.stand_by(session.take(), &shutdown).await {
             let epoch = term.epoch;
             tracing::info!(epoch, holds = term.book.live(), "writing the ledger");
+            let telling = self.options.feed.begin(epoch);
             self.tell(WhoWrites::Us);
             let ended = self.serve(&mut term, &shutdown).await;
             self.tell(WhoWrites::Undecided);
+            drop(telling);
             self.take_back(&mut term);
             match ended {
                 Ended::Shutdown => {
@@ -552,6 +558,8 @@ impl Writer {
                 term.clock.seen(database);
                 term.vouched_at = batch.sent_at;
                 term.book.shrink(batch.draft.batch);
+                let offset = batch.draft.batch as i64;
+                self.options.feed.tell(offset, batch.pools);
                 match &mut term.broken {
                     None => answer(batch.jobs),
                     // It was decided behind a batch that failed. What it wrote was guarded, what it only saw was not.
@@ -830,6 +838,9 @@ impl Term {
         metrics::histogram!("holdfast_batch_size").record(jobs.len() as f64);
         let low = draft.mark_low(&mut self.book);
         let batch = Batch::fold(&mut draft, &low, &self.book);
+        let moved = draft.pools.keys();
+        let standings = moved.filter_map(|pool| self.book.standing(*pool));
+        let pools = standings.map(|standing| standing.pool).collect();
         self.seq += 1;
         let turn = Turn {
             epoch: self.epoch,
@@ -843,6 +854,7 @@ impl Term {
         self.in_flight.push_back(InFlight {
             draft,
             jobs,
+            pools,
             written,
             sent_at: Instant::now(),
         });

@@ -14,6 +14,7 @@ mod closing;
 mod shown;
 mod standby;
 mod statements;
+mod watch;
 mod world;
 
 #[tokio::test]

@@ -490,6 +490,15 @@ impl InventoryService for Ledger {
         Err(Status::unimplemented("not for orders"))
     }
 
+    type WatchStream = tonic::codegen::BoxStream<pb::WatchResponse>;
+
+    async fn watch(
+        &self,
+        _: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not for orders"))
+    }
+
     async fn list_movements(
         &self,
         _: Request<pb::ListMovementsRequest>,
