@@ -50,6 +50,8 @@ kinds! {
     Webhook = "whk",
     /// Something a person was told.
     Notification = "ntf",
+    /// A concert, a match: what seats and places are sold of.
+    Event = "evt",
 }
 
 /// The id of a `K`: 128 bits, shown as `<prefix>_<26 characters of Crockford's base 32, lower case>`.

@@ -21,6 +21,7 @@ macro_rules! package {
 package!(
     auth,
     catalog,
+    events,
     inventory,
     money,
     notifications,

@@ -96,6 +96,13 @@ pub const REASONS: &[Reason] = &[
     reason("ALREADY_REVIEWED", 409, "already_reviewed", "A product is reviewed once."),
     reason("REVIEW_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
     reason("REVIEW_REMOVED", 409, "review_removed", "Staff removed this review."),
+    // events
+    reason("UNKNOWN_EVENT", 404, "unknown_event", "There is no such event."),
+    reason("EVENT_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
+    reason("LAYOUT_CHANGED", 412, "precondition_failed", "It has changed since it was read."),
+    reason("EVENT_PUBLISHED", 409, "event_published", "What a published event sells stays as it is."),
+    reason("EVENT_CANCELLED", 409, "event_cancelled", "The event was cancelled."),
+    reason("EVENT_INCOMPLETE", 409, "event_incomplete", "The event lacks something to be published."),
     // inventory
     reason("UNKNOWN_POOL", 404, "unknown_pool", "Nothing of that key is kept in stock."),
     reason("MOVEMENTS_NOT_KEPT", 410, "movements_not_kept", "The past that was asked for is not kept any more."),

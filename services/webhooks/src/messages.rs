@@ -34,6 +34,10 @@ const PUBLIC: &[Interest] = &[
         kinds: &["review.published", "review.removed"],
     },
     Interest {
+        topic: Topic::ordinary("holdfast.events"),
+        kinds: &["event.published", "event.changed", "event.cancelled"],
+    },
+    Interest {
         topic: Topic::state("holdfast.stock"),
         kinds: &["stock.updated"],
     },
