@@ -48,12 +48,13 @@ rm -rf "$folder"
 const AUTH: &str = "auth";
 const GATEWAY: &str = "gateway";
 /// Each service with those it calls, callees first.
-const SERVICES: [(&str, &[&str]); 10] = [
+const SERVICES: [(&str, &[&str]); 11] = [
     ("users", &[]),
     ("inventory", &[]),
     ("payments", &[]),
     ("webhooks", &[]),
     ("reviews", &[]),
+    ("events", &[]),
     (AUTH, &["users"]),
     ("notifications", &["users"]),
     ("catalog", &["inventory"]),
@@ -69,6 +70,7 @@ const SERVICES: [(&str, &[&str]); 10] = [
             "webhooks",
             "notifications",
             "reviews",
+            "events",
         ],
     ),
 ];

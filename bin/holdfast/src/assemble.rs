@@ -30,6 +30,7 @@ use holdfast_proto::{
         auth_service_client::AuthServiceClient,
     },
     catalog::v1::catalog_service_client::CatalogServiceClient,
+    events::v1::events_service_client::EventsServiceClient,
     inventory::v1::inventory_service_client::InventoryServiceClient,
     notifications::v1::notifications_service_client::NotificationsServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
@@ -56,6 +57,7 @@ pub(crate) const DEFAULTS: &[&str] = &[
     holdfast_notifications::DEFAULTS,
     holdfast_webhooks::DEFAULTS,
     holdfast_reviews::DEFAULTS,
+    holdfast_events::DEFAULTS,
     holdfast_gateway::DEFAULTS,
 ];
 
@@ -74,6 +76,7 @@ pub(crate) const SERVICES: &[Known] = &[
     known("auth", Some(50051), &holdfast_auth::MIGRATOR),
     known("users", Some(50052), &holdfast_users::MIGRATOR),
     known("catalog", Some(50053), &holdfast_catalog::MIGRATOR),
+    known("events", Some(50054), &holdfast_events::MIGRATOR),
     known("payments", Some(50058), &holdfast_payments::MIGRATOR),
     known("inventory", Some(50059), &holdfast_inventory::MIGRATOR),
     known("orders", Some(50060), &holdfast_orders::MIGRATOR),
@@ -193,6 +196,7 @@ pub(crate) async fn assemble(
                     payments: PaymentsServiceClient::new(peer("payments")),
                     webhooks: WebhooksServiceClient::new(peer("webhooks")),
                     reviews: ReviewsServiceClient::new(peer("reviews")),
+                    events: EventsServiceClient::new(peer("events")),
                 };
                 let settings: holdfast_gateway::Settings = ground.settings.section("gateway")?;
                 public = Some(holdfast_gateway::build(&settings, peers, context)?);
@@ -248,6 +252,7 @@ pub(crate) async fn assemble(
             }
             "webhooks" => holdfast_webhooks::build(ground.settings.section("webhooks")?, context)?,
             "reviews" => holdfast_reviews::build(context),
+            "events" => holdfast_events::build(context),
             other => unreachable!("{other} is in the table and has no recipe"),
         };
         parts.push(Part {

@@ -2,6 +2,7 @@
 
 mod categories;
 mod description;
+mod events;
 mod examples;
 mod health;
 mod inventory;
@@ -63,6 +64,7 @@ fn routes() -> OpenApiRouter<Gateway> {
         .merge(products::routes())
         .merge(reviews::routes())
         .merge(categories::routes())
+        .merge(events::routes())
         .merge(inventory::routes())
         .merge(orders::routes())
         .merge(vouchers::routes())

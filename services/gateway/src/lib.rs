@@ -30,6 +30,7 @@ use holdfast_platform::{
 use holdfast_proto::{
     auth::v1::auth_service_client::AuthServiceClient,
     catalog::v1::catalog_service_client::CatalogServiceClient,
+    events::v1::events_service_client::EventsServiceClient,
     inventory::v1::inventory_service_client::InventoryServiceClient,
     notifications::v1::notifications_service_client::NotificationsServiceClient,
     orders::v1::orders_service_client::OrdersServiceClient,
@@ -79,6 +80,7 @@ pub struct Peers {
     pub auth: AuthServiceClient<Transport>,
     pub users: UsersServiceClient<Transport>,
     pub catalog: CatalogServiceClient<Transport>,
+    pub events: EventsServiceClient<Transport>,
     pub inventory: InventoryServiceClient<Transport>,
     pub notifications: NotificationsServiceClient<Transport>,
     pub orders: OrdersServiceClient<Transport>,

@@ -48,6 +48,14 @@ impl Reply {
         }
     }
 
+    /// 304: the client has it.
+    pub(crate) fn unchanged() -> Self {
+        Self {
+            status: StatusCode::NOT_MODIFIED,
+            ..Self::nothing()
+        }
+    }
+
     /// With the version of what is shown, which `If-Match` compares.
     pub(crate) fn tagged(mut self, version: i64) -> Self {
         let tag = HeaderValue::from_str(&format!("\"{version}\"")).expect("digits are ASCII");

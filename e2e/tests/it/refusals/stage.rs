@@ -71,6 +71,10 @@ pub(crate) enum Thing {
     Category,
     /// A voucher, with its ETag.
     Voucher,
+    /// An event that everybody sees.
+    Event,
+    /// An event that only staff see, with its ETag or its layout's.
+    DraftOfEvent,
     /// A webhook for what does not happen here, so that nothing is sent.
     Webhook,
     /// Names of the body that nobody has yet.
@@ -209,6 +213,8 @@ impl Stage {
             | Thing::NewVariant
             | Thing::Category
             | Thing::Voucher
+            | Thing::Event
+            | Thing::DraftOfEvent
             | Thing::Webhook => {
                 asking = self.of_the_shop(thing, asking, operation).await?;
             }
@@ -353,6 +359,19 @@ impl Stage {
                 staff.post("/v1/vouchers", &body).await?.is(201)?;
                 asking.path = operation.path.replace("{code}", &code);
                 let path = format!("/v1/vouchers/{code}");
+                asking = self.tagged(asking, operation, &path).await?;
+            }
+            Thing::Event | Thing::DraftOfEvent => {
+                let body = self.example_body("POST /v1/events")?;
+                let staff = &self.shop.staff;
+                let made = staff.post("/v1/events", &body).await?.is(201)?;
+                let id = made["id"].as_str().context("an event has an id")?;
+                if thing == Thing::Event {
+                    let publish = format!("/v1/events/{id}/publish");
+                    staff.post(&publish, &json!({})).await?.is(200)?;
+                }
+                asking.path = operation.path.replace("{id}", id);
+                let path = asking.path.clone();
                 asking = self.tagged(asking, operation, &path).await?;
             }
             Thing::Webhook => {

@@ -14,10 +14,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Answer, Peers};
 use crate::{Gateway, error::GatewayError, problems::Problem, reply::Reply, store};
 use holdfast_proto::{
-    auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, inventory::v1::GetPoolsRequest,
-    notifications::v1::ListNotificationsRequest, orders::v1::GetOrderRequest,
-    payments::v1::GetPaymentRequest, reviews::v1::GetReviewRequest, users::v1::GetProfileRequest,
-    webhooks::v1::GetSubscriptionRequest,
+    auth::v1::GetKeysRequest, catalog::v1::ListProductsRequest, events::v1::GetEventRequest,
+    inventory::v1::GetPoolsRequest, notifications::v1::ListNotificationsRequest,
+    orders::v1::GetOrderRequest, payments::v1::GetPaymentRequest, reviews::v1::GetReviewRequest,
+    users::v1::GetProfileRequest, webhooks::v1::GetSubscriptionRequest,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Gateway> {
@@ -32,7 +32,14 @@ pub(super) fn routes() -> OpenApiRouter<Gateway> {
 }
 
 /// Services with a resource of their own name, among whose ids `healthz` would be looked for.
-const SHADOWED: [&str; 5] = ["inventory", "orders", "payments", "reviews", "webhooks"];
+const SHADOWED: [&str; 6] = [
+    "events",
+    "inventory",
+    "orders",
+    "payments",
+    "reviews",
+    "webhooks",
+];
 
 #[derive(Serialize, ToSchema)]
 struct Health {
@@ -110,6 +117,12 @@ async fn ask(peers: &Peers, service: &str) -> Option<Result<(), Status>> {
             };
             peers.catalog.clone().list_products(first).await.map(drop)
         }
+        "events" => peers
+            .events
+            .clone()
+            .get_event(GetEventRequest::default())
+            .await
+            .map(drop),
         "inventory" => peers
             .inventory
             .clone()

@@ -116,7 +116,7 @@ pub(super) fn told(text: String) -> Option<String> {
 
 /// The moment that a client names, where it names one.
 pub(super) fn instant(
-    field: &'static str,
+    field: &str,
     text: Option<&str>,
 ) -> Result<Option<prost_types::Timestamp>, GatewayError> {
     let moment = text.map(str::parse).transpose();

@@ -3,6 +3,7 @@
 mod access;
 mod decoding;
 mod description;
+mod events;
 mod hygiene;
 mod idempotency;
 mod peers;

@@ -1,7 +1,7 @@
 //! The services behind the door, answering as a test says.
 
 use holdfast_proto::{
-    auth::v1 as auth, catalog::v1 as catalog, inventory::v1 as inventory,
+    auth::v1 as auth, catalog::v1 as catalog, events::v1 as events, inventory::v1 as inventory,
     notifications::v1 as notifications, orders::v1 as orders, payments::v1 as payments,
     reviews::v1 as reviews, users::v1 as users, webhooks::v1 as webhooks,
 };
@@ -59,6 +59,20 @@ scripted_peer! {
         create_category(catalog::CreateCategoryRequest) -> catalog::CreateCategoryResponse;
         update_category(catalog::UpdateCategoryRequest) -> catalog::UpdateCategoryResponse;
         delete_category(catalog::DeleteCategoryRequest) -> catalog::DeleteCategoryResponse;
+    }
+}
+
+scripted_peer! {
+    pub(crate) struct Events: events::events_service_server::EventsService {
+        list_events(events::ListEventsRequest) -> events::ListEventsResponse;
+        get_event(events::GetEventRequest) -> events::GetEventResponse;
+        get_layout(events::GetLayoutRequest) -> events::GetLayoutResponse;
+        list_seats(events::ListSeatsRequest) -> events::ListSeatsResponse;
+        create_event(events::CreateEventRequest) -> events::CreateEventResponse;
+        change_event(events::ChangeEventRequest) -> events::ChangeEventResponse;
+        replace_layout(events::ReplaceLayoutRequest) -> events::ReplaceLayoutResponse;
+        publish_event(events::PublishEventRequest) -> events::PublishEventResponse;
+        cancel_event(events::CancelEventRequest) -> events::CancelEventResponse;
     }
 }
 

@@ -19,6 +19,9 @@ use holdfast_proto::{
     catalog::v1::{
         catalog_service_client::CatalogServiceClient, catalog_service_server::CatalogServiceServer,
     },
+    events::v1::{
+        events_service_client::EventsServiceClient, events_service_server::EventsServiceServer,
+    },
     inventory::v1::{
         inventory_service_client::InventoryServiceClient,
         inventory_service_server::InventoryServiceServer,
@@ -55,7 +58,7 @@ use tokio::sync::Semaphore;
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
 use crate::peers::{
-    Auth, Catalog, Inventory, Notifications, Orders, Payments, Reviews, Users, Webhooks,
+    Auth, Catalog, Events, Inventory, Notifications, Orders, Payments, Reviews, Users, Webhooks,
 };
 
 pub(crate) struct World {
@@ -64,6 +67,7 @@ pub(crate) struct World {
     pub(crate) auth: Arc<Auth>,
     pub(crate) users: Arc<Users>,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) events: Arc<Events>,
     pub(crate) inventory: Arc<Inventory>,
     pub(crate) notifications: Arc<Notifications>,
     pub(crate) orders: Arc<Orders>,
@@ -125,6 +129,7 @@ impl World {
         let (inventory, orders, payments) =
             <(Arc<Inventory>, Arc<Orders>, Arc<Payments>)>::default();
         let reviews = Arc::<Reviews>::default();
+        let events = Arc::<Events>::default();
         let notifications = Arc::<Notifications>::default();
         let webhooks = Arc::<Webhooks>::default();
         let way_to_orders = Arc::new(Semaphore::new(PLACES as usize));
@@ -142,6 +147,10 @@ impl World {
             catalog: CatalogServiceClient::new(peer::local(
                 "catalog",
                 CatalogServiceServer::from_arc(catalog.clone()),
+            )),
+            events: EventsServiceClient::new(peer::local(
+                "events",
+                EventsServiceServer::from_arc(events.clone()),
             )),
             inventory: InventoryServiceClient::new(peer::local(
                 "inventory",
@@ -177,6 +186,7 @@ impl World {
             auth,
             users,
             catalog,
+            events,
             inventory,
             notifications,
             orders,
