@@ -95,6 +95,24 @@ impl Client {
         self.send(path, request).await
     }
 
+    /// Reads something with the ETag that tells this state of it from others.
+    pub async fn get_tagged(&self, path: &str) -> Result<(Value, String), ClientError> {
+        let request = self.http.get(self.url(path));
+        self.send_tagged(path, request).await
+    }
+
+    /// Puts something in place of what is still in the state of this ETag, and gives its new one too.
+    pub async fn put_tagged(
+        &self,
+        path: &str,
+        tag: &str,
+        body: &Value,
+    ) -> Result<(Value, String), ClientError> {
+        let request = self.http.put(self.url(path));
+        let request = request.header("if-match", tag).json(body);
+        self.send_tagged(path, request).await
+    }
+
     /// Removes.
     pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         let request = self.http.delete(self.url(path));
@@ -110,6 +128,14 @@ impl Client {
         path: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<Value, ClientError> {
+        Ok(self.send_tagged(path, request).await?.0)
+    }
+
+    async fn send_tagged(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(Value, String), ClientError> {
         let broke = |source: reqwest::Error| ClientError::Transport {
             url: self.url(path),
             source: source.without_url(),
@@ -120,10 +146,13 @@ impl Client {
         };
         let response = request.send().await.map_err(broke)?;
         let status = response.status();
+        let tag = response.headers().get("etag");
+        let tag = tag.and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+        let tag = tag.to_owned();
         let bytes = response.bytes().await.map_err(broke)?;
         let document: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(document);
+            return Ok((document, tag));
         }
         let text = |member: &str| document[member].as_str().unwrap_or_default().to_owned();
         Err(ClientError::Refused(Box::new(Problem {

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: this file (what can be asked of it), `assemble` (the one file that knows all services),
 //! `process` (what runs, and how it starts and ends), then a file a command under `commands`. What the commands do to a
-//! running server goes through its public API: `client`, `products`.
+//! running server goes through its public API: `client`, `products`, `seats`.
 
 mod assemble;
 pub mod client;
@@ -14,6 +14,7 @@ mod internal;
 mod parked;
 mod process;
 pub mod products;
+pub mod seats;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -50,7 +51,7 @@ enum Command {
     Doctor(commands::doctor::Args),
     /// Proves from the books that nothing was sold twice and no money lost its purchase
     Audit(commands::audit::Args),
-    /// Writes products from a file into a running server
+    /// Writes products, or the seats of an event, from a file into a running server
     Import(commands::import::Args),
     /// Writes products of a running server into a file that can be imported
     Export(commands::export::Args),

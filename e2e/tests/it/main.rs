@@ -28,6 +28,7 @@ mod catalog;
 mod crowds;
 mod demo;
 mod ending;
+mod events;
 mod failpoints;
 mod fuzzed;
 mod goods;
