@@ -96,6 +96,7 @@ pub(crate) enum Phase {
 
 /// What shall be otherwise; what is `None` stays.
 #[derive(Debug, Default)]
+#[expect(clippy::option_option, reason = "a limit may stay, and may be lifted")]
 pub(crate) struct Change {
     pub(crate) name: Option<String>,
     pub(crate) venue: Option<String>,
@@ -560,12 +561,12 @@ fn identifier(field: &str, text: &str, most: usize, signs: &[u8]) -> Result<(), 
     if (1..=most).contains(&text.len()) && text.bytes().all(is_taken) {
         return Ok(());
     }
-    let signs: String = signs
-        .iter()
-        .map(|sign| format!(" {}", char::from(*sign)))
+    let signs: Vec<String> = (signs.iter())
+        .map(|sign| char::from(*sign).to_string())
         .collect();
+    let signs = signs.join(" ");
     let text = format!(
-        "got {:?}, wanted 1 to {most} of A-Z a-z 0-9{signs}",
+        "got {:?}, wanted 1 to {most} of A-Z a-z 0-9 {signs}",
         shown(text)
     );
     Err(refused(field, text))

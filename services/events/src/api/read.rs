@@ -147,15 +147,20 @@ fn section_places(
 }
 
 fn row(field: &str, given: pb::Row, seats: &mut usize) -> Result<Row, EventsError> {
-    let count = match (given.numbers.len(), usize::try_from(given.seats)) {
-        (0, Ok(count)) => count,
-        (count, Ok(0)) => count,
-        (count, Ok(same)) if same == count => count,
-        (count, _) => {
-            let text = format!("got {} of a row of {count} numbers", given.seats);
-            return Err(refused(format!("{field}.seats"), text));
-        }
+    let said = usize::try_from(given.seats).unwrap_or(usize::MAX);
+    let count = if given.numbers.is_empty() {
+        said
+    } else {
+        given.numbers.len()
     };
+    if said != 0 && said != count {
+        let text = format!("got {} of a row of {count} numbers", given.seats);
+        return Err(refused(format!("{field}.seats"), text));
+    }
+    if count > SEATS_MAX_ENTRIES {
+        let text = format!("got {}, wanted at most {SEATS_MAX_ENTRIES}", given.seats);
+        return Err(refused(format!("{field}.seats"), text));
+    }
     *seats += count;
     if *seats > SEATS_MAX_ENTRIES {
         let text = format!("an event has at most {SEATS_MAX_ENTRIES} seats");

@@ -62,6 +62,9 @@ fn published() -> Event {
     draft().publish(at(0)).expect("complete")
 }
 
+/// Makes something wrong with a plan.
+type Spoil = fn(&mut Plan);
+
 /// The field that a plan is refused for.
 fn refused_for(change: impl FnOnce(&mut Plan)) -> String {
     let mut plan = plan();
@@ -166,7 +169,7 @@ fn a_sale_ends_with_its_last_tier() {
 
 #[test]
 fn a_plan_that_cannot_be_taken_is_refused_by_its_field() {
-    let fields: [(&str, fn(&mut Plan)); 17] = [
+    let fields: [(&str, Spoil); 17] = [
         ("name", |plan| plan.name = " ".to_owned()),
         ("venue", |plan| plan.venue = "x".repeat(201)),
         ("per_buyer_limit", |plan| plan.per_buyer_limit = Some(1_001)),
@@ -184,7 +187,7 @@ fn a_plan_that_cannot_be_taken_is_refused_by_its_field() {
             });
         }),
         ("sections[0].id", |plan| {
-            plan.sections[0].id = "é".to_owned()
+            plan.sections[0].id = "é".to_owned();
         }),
         ("sections[1].id", |plan| {
             plan.sections.push(section("S", vec![row("A", 1)]));
@@ -219,10 +222,10 @@ fn a_plan_that_cannot_be_taken_is_refused_by_its_field() {
         }),
         ("tiers[1].id", |plan| plan.tiers[1].id = "adult".to_owned()),
         ("tiers[0].section", |plan| {
-            plan.tiers[0].section = "T".to_owned()
+            plan.tiers[0].section = "T".to_owned();
         }),
         ("tiers[0].ends_at", |plan| {
-            plan.tiers[0].ends_at = Some(at(100))
+            plan.tiers[0].ends_at = Some(at(100));
         }),
     ];
     for (field, change) in fields {

@@ -362,10 +362,13 @@ async fn a_cancelled_event_is_told_once_with_its_first_reason_and_one_nobody_saw
     assert_eq!(reason(&hidden), "UNKNOWN_EVENT");
 }
 
+/// Makes something wrong with a wish.
+type Spoil = fn(&mut pb::CreateEventRequest);
+
 #[tokio::test]
 async fn what_cannot_be_read_of_a_plan_is_refused_by_its_field() {
     let world = World::new().await;
-    let fields: [(&str, fn(&mut pb::CreateEventRequest)); 13] = [
+    let fields: [(&str, Spoil); 13] = [
         ("request_id", |wish| wish.request_id = "1".to_owned()),
         ("starts_at", |wish| wish.starts_at = None),
         ("timezone", |wish| wish.timezone = "JST+9".to_owned()),
