@@ -16,7 +16,6 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    changing,
     domain::{
         Product,
         words::{Document, Query, Weight, folded_name},
@@ -157,15 +156,15 @@ pub(crate) async fn findable<'a>(
     let categories: BTreeSet<&str> = (products.iter())
         .filter_map(|product| product.draft.category.as_deref())
         .collect();
-    let names = if categories.is_empty() {
+    let names_of = if categories.is_empty() {
         HashMap::new()
     } else {
         store::category_names(db, &categories.into_iter().collect::<Vec<_>>()).await?
     };
     let findable = products.iter().map(|product| {
         let category = product.draft.category.as_ref();
-        let way_up = category.and_then(|category| names.get(category));
-        found_by(product, way_up.map(Vec::as_slice).unwrap_or_default())
+        let told = category.and_then(|category| names_of.get(category));
+        found_by(product, told.map(Vec::as_slice).unwrap_or_default())
     });
     Ok(findable.collect())
 }
@@ -231,7 +230,7 @@ async fn refind_one(context: &Context) -> Result<bool, CatalogError> {
         let now = time::to_micros(context.clock.now());
         messages::announce_listing(&mut tx, Some(id), now).await?;
     }
-    changing::commit(tx, context).await?;
+    database::commit(tx).await?;
     Ok(true)
 }
 

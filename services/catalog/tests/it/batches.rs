@@ -78,7 +78,7 @@ async fn one_that_cannot_be_taken_is_named_by_its_place_and_none_is_written() {
     let table: [(&str, Spoil); 8] = [
         ("products[1].name", |wish| wish.products[1].name.clear()),
         ("products[2].kind", |wish| {
-            wish.products[2].kind = "ship".to_owned()
+            wish.products[2].kind = "ship".to_owned();
         }),
         ("products[0].variants[0].sku", |wish| {
             wish.products[0].variants[0].sku = "shirt".to_owned();
