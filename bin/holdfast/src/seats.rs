@@ -12,7 +12,7 @@ use std::{
     fmt,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
@@ -76,19 +76,20 @@ struct Section {
     id: String,
     #[serde(default)]
     kind: String,
-    #[serde(default, skip_serializing)]
-    name: String,
+    /// A layout that was read has it; it stays as it is.
+    #[serde(default, rename = "name", skip_serializing)]
+    _name: IgnoredAny,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shape: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     capacity: Option<i32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    rows: Vec<Row>,
+    rows: Vec<SeatRow>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Row {
+struct SeatRow {
     row: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tier: Option<String>,
@@ -326,10 +327,10 @@ impl SeatFile {
             self.sections.len() - 1
         });
         let rows = &mut self.sections[at].rows;
-        rows.push(Row {
+        rows.push(SeatRow {
             row: seat.row.to_owned(),
             tier: seat.tier.map(str::to_owned),
-            ..Row::default()
+            ..SeatRow::default()
         });
         (at, rows.len() - 1)
     }
@@ -368,7 +369,7 @@ impl Section {
     }
 }
 
-impl Row {
+impl SeatRow {
     fn add(&mut self, seat: &Seat<'_>) {
         self.numbers.push(seat.number.to_owned());
         if let Some((x, y)) = seat.at {
@@ -488,6 +489,8 @@ fn label(name: &str, text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     fn venue() -> Venue {
@@ -578,12 +581,8 @@ mod tests {
         let mut text = "section,row,seat,x,y\n".to_owned();
         for section in ["S", "T"] {
             for seat in 0..40_000 {
-                text += &format!(
-                    "{section},R{},{},{},800\n",
-                    seat / 100,
-                    seat % 100,
-                    seat - 20_000
-                );
+                let (row, number, x) = (seat / 100, seat % 100, seat - 20_000);
+                writeln!(text, "{section},R{row},{number},{x},800").expect("memory");
             }
         }
         let file = SeatFile::read_csv(text.as_bytes(), &venue()).expect("a good file");

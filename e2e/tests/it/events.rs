@@ -87,7 +87,6 @@ async fn an_event_is_planned_published_and_called_off_before_everybodys_eyes(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the requirement gives it ten seconds")]
 async fn a_stadium_is_imported_from_a_file_or_not_at_all() -> anyhow::Result<()> {
     let sandbox = Sandbox::start(Topology::AllInOne).await?;
     let staff = sandbox.somebody(holdfast_e2e::Role::Staff).await?;

@@ -387,11 +387,11 @@ async fn what_cannot_be_read_of_a_plan_is_refused_by_its_field() {
             });
         }),
         ("sections[1].kind", |wish| {
-            wish.sections[1].kind = "sitting".to_owned()
+            wish.sections[1].kind = "sitting".to_owned();
         }),
         ("sections[0].capacity", |wish| wish.sections[0].capacity = 7),
         ("sections[0].shape", |wish| {
-            wish.sections[0].shape = "round".to_owned()
+            wish.sections[0].shape = "round".to_owned();
         }),
         ("sections[0].rows[1].x", |wish| {
             wish.sections[0].rows[0].x = vec![0, 1, 2];

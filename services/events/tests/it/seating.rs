@@ -130,7 +130,6 @@ async fn seats_are_told_one_by_one_over_sections_and_pages_that_can_be_taken_up_
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the requirement asks what it takes")]
 async fn a_stadium_of_50_000_seats_is_kept_small_and_told_in_one_piece() {
     let world = World::new().await;
     let labels: Vec<String> = (1..=25).map(|row| row.to_string()).collect();

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Answer, if_match, promised,
+    Answer, promised,
     shape::{Money, Page, Slice, instant, moment, optional_moment, paged, told},
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     decode::{Json, Query},
     error::GatewayError,
     idempotency::Keyed,
+    precondition::Expected,
     problems::Problem,
     reply::Reply,
 };
@@ -120,7 +121,7 @@ struct NewSection {
     shape: String,
     /// Of a seated section, front to back.
     #[serde(default)]
-    rows: Vec<Row>,
+    rows: Vec<SeatRow>,
     /// Of a general section: people it holds.
     #[schema(minimum = 1, maximum = 1_000_000)]
     capacity: Option<i32>,
@@ -129,7 +130,7 @@ struct NewSection {
 /// Seats side by side that are sold alike; a row whose seats are not is given in several parts.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Row {
+struct SeatRow {
     /// 1 to 8 of A-Z a-z 0-9 . _
     #[schema(example = "A", max_length = 8)]
     row: String,
@@ -248,7 +249,7 @@ struct Section {
     shape: Option<String>,
     /// Of a seated section, front to back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<Vec<Row>>,
+    rows: Option<Vec<SeatRow>>,
     /// Of a general section: people it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = 500)]
@@ -345,12 +346,12 @@ async fn change_event(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<EventChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ChangeEventRequest {
         event_id: id,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         name: change.name,
         venue: change.venue,
         starts_at: instant("starts_at", change.starts_at.as_deref())?,
@@ -406,12 +407,12 @@ async fn replace_layout(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    Expected(expected): Expected,
     Json(change): Json<LayoutChange>,
 ) -> Result<Reply, Problem> {
     let request = caller.request(pb::ReplaceLayoutRequest {
         event_id: id,
-        expected_version: if_match(&headers)?.ok_or(GatewayError::IfMatchRequired)?,
+        expected_version: expected,
         sections: sections_wanted(change.sections)?,
     });
     let answer = gateway.peers.events.clone().replace_layout(request).await?;
@@ -579,7 +580,7 @@ fn tier(tier: pb::Tier) -> Result<Tier, Problem> {
 fn laid_out(sections: Vec<pb::Section>) -> Reply {
     let sections = sections.into_iter().map(|section| {
         let is_seated = section.kind == "seated";
-        let rows = section.rows.into_iter().map(|row| Row {
+        let rows = section.rows.into_iter().map(|row| SeatRow {
             row: row.row,
             tier: told(row.tier),
             seats: Some(row.seats),
