@@ -43,6 +43,8 @@ pub const ALTERNATIVES_MAX_ENTRIES: usize = 16;
 pub const NAMED_MAX_LINES: usize = 4_000;
 /// Lines that a wish may name which stands in line: it is kept in memory, and looked at whenever units come free.
 pub const STANDING_MAX_LINES: usize = 256;
+/// Groups of alternatives that a wish standing in line may have.
+pub const STANDING_MAX_GROUPS: usize = 1;
 /// Longest time a request may stand in line.
 pub const PATIENCE_MAX_SECS: u64 = 366 * 24 * 60 * 60;
 /// Pools that one wish may bring with it.
@@ -120,6 +122,9 @@ pub enum InvalidBasket {
     /// Too many lines in all alternatives together.
     #[error("any_of: {0} lines in all, wanted {NAMED_MAX_LINES} or fewer")]
     Named(usize),
+    /// More choices than one to stand in line with.
+    #[error("any_of: {0} groups, wanted {STANDING_MAX_GROUPS} or none to stand in line with")]
+    StandingGroups(usize),
     /// Too many lines to stand in line with.
     #[error("lines: {0} in all, wanted {STANDING_MAX_LINES} or fewer to stand in line with")]
     Standing(usize),
@@ -227,8 +232,14 @@ impl Wish {
         Ok(self)
     }
 
-    /// Itself, if it is small enough to stand in line.
+    /// Itself, if it can stand in line: it is small, and has one choice at most.
+    ///
+    /// With two choices less may be free and yet fit: the first choice turns to another alternative and leaves the second
+    /// what it needs. Those in line are looked at when something comes free, and must not be overtaken in between.
     pub fn standing(self) -> Result<Self, InvalidBasket> {
+        if self.any_of.len() > STANDING_MAX_GROUPS {
+            return Err(InvalidBasket::StandingGroups(self.any_of.len()));
+        }
         match self.named().count() {
             0..=STANDING_MAX_LINES => Ok(self),
             lines => Err(InvalidBasket::Standing(lines)),

@@ -49,7 +49,10 @@ impl From<InventoryError> for Fault {
                 Fault::invalid("lines", text)
             }
             InventoryError::Basket(
-                InvalidBasket::Groups(_) | InvalidBasket::Alternatives(_) | InvalidBasket::Named(_),
+                InvalidBasket::Groups(_)
+                | InvalidBasket::StandingGroups(_)
+                | InvalidBasket::Alternatives(_)
+                | InvalidBasket::Named(_),
             ) => Fault::invalid("any_of", text),
             InventoryError::Basket(InvalidBasket::Makes(_) | InvalidBasket::Made { .. }) => {
                 Fault::invalid("makes", text)

@@ -31,8 +31,8 @@ use super::{
 };
 use crate::domain::{
     Adjust, Alternative, Bind, CapacityChange, CapacityChanges, Commit, Epoch, Extend, Fingerprint,
-    Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return, SetPolicy, Short,
-    Stand, Stood, Wish,
+    GROUPS_MAX_ENTRIES, Hold, HoldId, HoldState, Line, Name, Refusal, Release, Reserve, Return,
+    STANDING_MAX_GROUPS, SetPolicy, Short, Stand, Stood, Wish,
 };
 
 const SEEDS: u64 = 200;
@@ -1179,7 +1179,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lines, sometimes with a choice, sometimes under a limit that comes to be with them.
-    fn draw_wish(&mut self) -> Wish {
+    fn draw_wish(&mut self, groups_max: usize) -> Wish {
         let groups = match self.dice.random_range(0..8) {
             0..6 => 0,
             6 => 1,
@@ -1196,7 +1196,8 @@ impl<'a> Run<'a> {
             });
             alternatives.collect()
         });
-        let any_of = any_of.collect();
+        let mut any_of: Vec<_> = any_of.collect();
+        any_of.truncate(groups_max);
         let mut makes = Vec::new();
         if self.dice.random_ratio(1, 4) {
             let place = self.dice.random_range(0..3);
@@ -1255,7 +1256,7 @@ impl<'a> Run<'a> {
                         .random_ratio(1, 2)
                         .then(|| Name::from(self.prefix.as_str())),
                     actor,
-                    wish: self.draw_wish(),
+                    wish: self.draw_wish(GROUPS_MAX_ENTRIES),
                     ttl,
                     reference: self.draw_reference(),
                     epoch,
@@ -1337,7 +1338,7 @@ impl<'a> Run<'a> {
             request: RequestId::new(hold.uuid()),
             account: self.dice.random_ratio(1, 2).then_some(account),
             actor,
-            wish: self.draw_wish(),
+            wish: self.draw_wish(STANDING_MAX_GROUPS),
             ttl,
             patience: Duration::from_secs(patience),
             reference: self.draw_reference(),
