@@ -96,6 +96,7 @@ async fn open(
     };
     messages::record(&mut tx, audit, now).await?;
     database::commit(tx).await?;
+    parts.context.wake.wake();
     Ok(tokens)
 }
 
@@ -115,5 +116,6 @@ async fn refuse(
     tried.failed(&mut tx, now).await?;
     messages::record(&mut tx, audit, now).await?;
     database::commit(tx).await?;
+    parts.context.wake.wake();
     Ok(AuthError::InvalidCredentials)
 }
