@@ -21,6 +21,9 @@ use crate::{error::GatewayError, problems::Problem};
 pub(crate) const BODY_MAX_BYTES: usize = 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_READ_SECS: u64 = 10;
+/// How much of a body that is too large is read away, and for how long.
+const REFUSED_MAX_BYTES: usize = 4 * BODY_MAX_BYTES;
+const REFUSED_READ_SECS: u64 = 2;
 /// Longest text of a decoding error that is repeated to the client.
 const ERROR_MAX_CHARS: usize = 240;
 
@@ -61,6 +64,7 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > BODY_MAX_BYTES as u64) {
+        tokio::spawn(read_away(body));
         return Err(too_large());
     }
     // Unpacking is work that a few bytes could make without bound.
@@ -97,6 +101,16 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
         });
     }
     Ok(bytes)
+}
+
+/// Reads a refused body away, so much of it and so long: a client that is still writing would find the connection closed
+/// before it has read why.
+async fn read_away(body: Body) {
+    let mut rest = Limited::new(body, REFUSED_MAX_BYTES);
+    let reading = async { while let Some(Ok(_)) = rest.frame().await {} };
+    // Whoever writes on after that is cut off.
+    let limit = Duration::from_secs(REFUSED_READ_SECS);
+    tokio::time::timeout(limit, reading).await.ok();
 }
 
 /// Reads a `T` out of a JSON object.
