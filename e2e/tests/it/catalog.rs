@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use holdfast_e2e::{Door, Sandbox, Topology, wait};
+use holdfast_e2e::{Door, Role, Sandbox, Topology, wait};
 use holdfast_kernel::RequestId;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -268,5 +268,25 @@ async fn is_found_and_counted(door: &Door) -> anyhow::Result<()> {
     let narrow = door.read(narrow).await?;
     let of_both = of_colour / THINGS.len();
     ensure!(narrow["facets"]["counted"] == of_both, "{narrow}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_seed_leaves_a_shop_as_it_is_that_other_requests_put_up() -> anyhow::Result<()> {
+    let sandbox = Sandbox::start(Topology::AllInOne).await?;
+    let admin = sandbox.somebody(Role::Admin).await?;
+    // As an earlier version of the program made it: under another key.
+    let product = json!({
+        "name": "Bamboo Steamer",
+        "currency": "JPY",
+        "variants": [{"sku": "BAMBSTEA-18", "price": {"amount": 3300, "currency": "JPY"}, "stock": 17}],
+    });
+    admin.post("/v1/products", &product).await?.is(201)?;
+    sandbox.operator()?.done(&["seed"])?;
+    let listed = sandbox.door()?.read("/v1/products?limit=100").await?;
+    let names: Vec<&Value> = (listed["data"].as_array().into_iter().flatten())
+        .map(|product| &product["name"])
+        .collect();
+    assert_eq!(names, ["Bamboo Steamer"]);
     Ok(())
 }

@@ -251,10 +251,10 @@ impl EventsService for Api {
         let request = request.into_inner();
         let id = parse_event(&request.event_id)?;
         let expected = version(request.expected_version);
-        let places = read::places(request.sections)?;
+        let layout = read::layout(request.sections)?;
         let now = time::to_micros(self.context.clock.now());
         let mut tx = database::begin(&self.context.database).await?;
-        let event = planning::reseat(&mut tx, id, expected, places, actor, now).await?;
+        let event = planning::reseat(&mut tx, id, expected, layout, actor, now).await?;
         database::commit(tx).await?;
         self.context.wake.wake();
         let sections = event.plan.sections.into_iter();

@@ -229,7 +229,7 @@ impl Event {
     }
 
     /// A draft with these sections holding other places; those that are not named stay.
-    pub(crate) fn reseat(self, places: Vec<(String, Places)>) -> Result<Self, EventsError> {
+    pub(crate) fn reseat(self, layout: Vec<Section>) -> Result<Self, EventsError> {
         match self.status {
             Status::Draft => {}
             Status::Published { .. } => {
@@ -239,11 +239,17 @@ impl Event {
         }
         let mut sections = self.plan.sections.clone();
         let mut seen = BTreeSet::new();
-        for (at, (id, places)) in places.into_iter().enumerate() {
+        for (at, Section { id, name, places }) in layout.into_iter().enumerate() {
             let field = format!("sections[{at}].id");
             let section = sections.iter_mut().find(|section| section.id == id);
-            let section =
-                section.ok_or_else(|| refused(&field, "the event has no section of this id"))?;
+            let section = section.ok_or_else(|| refused(&field, "is no section of the event"))?;
+            if !name.is_empty() && name != section.name {
+                let text = format!(
+                    "wanted {:?}, as it is called: names are changed with the event",
+                    section.name
+                );
+                return Err(refused(format!("sections[{at}].name"), text));
+            }
             if section.places.kind() != places.kind() {
                 let text = format!(
                     "the section is {}, got places that are {}",

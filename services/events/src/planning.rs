@@ -4,7 +4,7 @@ use holdfast_kernel::{Id, Timestamp, id};
 use sqlx::PgConnection;
 
 use crate::{
-    domain::{Change, Event, Places, Plan},
+    domain::{Change, Event, Plan, Section},
     error::EventsError,
     messages::{self, Action, News},
     store,
@@ -68,14 +68,14 @@ pub(crate) async fn reseat(
     db: &mut PgConnection,
     event: Id<id::Event>,
     expected: Option<i64>,
-    places: Vec<(String, Places)>,
+    layout: Vec<Section>,
     actor: Id<id::User>,
     now: Timestamp,
 ) -> Result<Event, EventsError> {
     let before = lock(db, event).await?.at_layout(expected)?;
-    let layout = before.layout_version;
-    let mut after = before.reseat(places)?;
-    if after.layout_version == layout {
+    let version = before.layout_version;
+    let mut after = before.reseat(layout)?;
+    if after.layout_version == version {
         return Ok(after);
     }
     store::replace_sections(db, &after).await?;

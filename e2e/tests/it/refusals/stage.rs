@@ -575,8 +575,10 @@ impl Stage {
         let mut last = Books::new();
         let limit = Duration::from_secs(SETTLE_MAX_SECS);
         wait::until("all news has arrived", limit, async || {
+            // In this order: what was on its way while that was looked at is seen to have changed the books.
+            let still = self.nothing_is_on_its_way().await?;
             let now = self.books().await?;
-            let still = now == last && self.nothing_is_on_its_way().await?;
+            let still = still && now == last;
             last.clone_from(&now);
             Ok(still.then_some(now))
         })

@@ -68,29 +68,27 @@ pub(super) fn change(
     })
 }
 
-/// Places for sections that are there, by the section's id.
-pub(super) fn places(given: Vec<pb::Section>) -> Result<Vec<(String, Places)>, EventsError> {
+/// Sections as they were sent; the name is empty where none was.
+pub(super) fn layout(given: Vec<pb::Section>) -> Result<Vec<Section>, EventsError> {
     let mut seats = 0;
     let read = given.into_iter().enumerate().map(|(at, mut section)| {
         let id = std::mem::take(&mut section.id);
-        Ok((id, section_places(at, section, &mut seats)?))
+        let name = std::mem::take(&mut section.name);
+        let places = section_places(at, section, &mut seats)?;
+        Ok(Section { id, name, places })
     });
     read.collect()
 }
 
 fn sections(given: Vec<pb::Section>) -> Result<Vec<Section>, EventsError> {
-    let mut seats = 0;
-    let read = given.into_iter().enumerate().map(|(at, mut section)| {
-        let id = std::mem::take(&mut section.id);
+    let mut sections = layout(given)?;
+    for section in &mut sections {
         // A section without a name is called by its id.
-        let name = match std::mem::take(&mut section.name) {
-            name if name.is_empty() => id.clone(),
-            name => name,
-        };
-        let places = section_places(at, section, &mut seats)?;
-        Ok(Section { id, name, places })
-    });
-    read.collect()
+        if section.name.is_empty() {
+            section.name.clone_from(&section.id);
+        }
+    }
+    Ok(sections)
 }
 
 /// What a section holds; `seats` counts those of all sections, so that a few bytes cannot ask for more than there may be.
@@ -154,7 +152,10 @@ fn row(field: &str, given: pb::Row, seats: &mut usize) -> Result<Row, EventsErro
         given.numbers.len()
     };
     if said != 0 && said != count {
-        let text = format!("got {} of a row of {count} numbers", given.seats);
+        let text = format!(
+            "got {}, wanted {count}, for so many numbers are given",
+            given.seats
+        );
         return Err(refused(format!("{field}.seats"), text));
     }
     if count > SEATS_MAX_ENTRIES {

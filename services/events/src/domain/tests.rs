@@ -281,7 +281,7 @@ fn what_is_published_keeps_its_seats_its_money_and_its_tiers_and_may_gain_some()
         ..Change::default()
     };
     assert_eq!(field(currency), "currency");
-    let reseated = published().reseat(vec![("S".to_owned(), plan().sections.remove(0).places)]);
+    let reseated = published().reseat(vec![plan().sections.remove(0)]);
     assert!(matches!(reseated, Err(EventsError::EventPublished { .. })));
 
     let mut more = plan().tiers;

@@ -399,7 +399,8 @@ async fn layout(
     Ok(laid_out(answer.sections).tagged(answer.version))
 }
 
-/// Gives sections of a draft other seats, or another capacity, if the layout is still as it was read.
+/// Gives sections of a draft other seats, or another capacity, if the layout is still as it was read. A section that is named
+/// is named as it is.
 #[utoipa::path(put, path = "/v1/events/{id}/layout", tag = "events", request_body = LayoutChange,
     params(("id" = String, Path), ("if-match" = String, Header, description = "the layout's ETag")),
     responses((status = 200, body = Layout)))]
