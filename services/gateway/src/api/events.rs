@@ -379,7 +379,7 @@ async fn change_event(
 /// Shows the seat map of an event, with an ETag of its own: 304 to who has it.
 #[utoipa::path(get, path = "/v1/events/{id}/layout", tag = "events",
     params(("id" = String, Path), ("if-none-match" = Option<String>, Header, description = "the ETag of what one has")),
-    responses((status = 200, body = Layout)))]
+    responses((status = 200, body = Layout), (status = 304)))]
 async fn layout(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,

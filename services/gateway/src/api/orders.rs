@@ -221,7 +221,7 @@ struct Wanted {
     #[param(format = DateTime)]
     to: Option<String>,
     /// With a line of this SKU.
-    #[param(pattern = "^[A-Z0-9._@-]{1,64}$")]
+    #[param(pattern = "^[A-Z0-9._@-]{0,64}$")]
     sku: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,

@@ -169,7 +169,7 @@ struct Wanted {
     /// Some of `good`, `stay`, `tour`, parted by commas.
     kind: Option<String>,
     /// `relevance` (when there is a `q`), `newest` (when there is none), `price`, `-price`, `name` or `rating`.
-    #[param(pattern = "^(relevance|newest|-?price|name|rating)$")]
+    #[param(pattern = "^(relevance|newest|-?price|name|rating)?$")]
     sort: Option<String>,
     /// What one variant has to have: `size=M;color=Red`.
     options: Option<String>,
