@@ -211,7 +211,7 @@ struct Wanted {
     user_id: Option<String>,
     /// Such as `confirmed`.
     #[param(
-        pattern = "^(pending|awaiting_payment|paid|confirmed|shipped|delivered|cancelled|payment_failed|expired|partially_refunded|refunded|needs_attention)$"
+        pattern = "^(pending|awaiting_payment|paid|confirmed|shipped|delivered|cancelled|payment_failed|expired|partially_refunded|refunded|needs_attention)?$"
     )]
     status: Option<String>,
     /// Made at that moment or later, such as `2026-12-01T00:00:00Z`.

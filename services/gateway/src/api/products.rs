@@ -181,7 +181,7 @@ struct Wanted {
     /// A category's slug; those below it count.
     category: Option<String>,
     /// ISO 4217: only what is sold in it, at its prices there.
-    #[param(pattern = "^[A-Z]{3}$")]
+    #[param(pattern = "^([A-Z]{3})?$")]
     currency: Option<String>,
     /// 1 to 100; 20 when left out.
     limit: Option<i32>,
@@ -275,7 +275,7 @@ async fn list_products(
 #[into_params(parameter_in = Query)]
 struct Shown {
     /// ISO 4217: at its prices there; a product without any is not found.
-    #[param(pattern = "^[A-Z]{3}$")]
+    #[param(pattern = "^([A-Z]{3})?$")]
     currency: Option<String>,
 }
 
